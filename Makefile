@@ -1,0 +1,72 @@
+# Makes .venv and installs what a target needs, then runs it. `make` alone lists the targets.
+# Without make (Windows): CONTRIBUTING.md has the two pip lines.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TRAIN := $(VENV)/.installed-train
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:  # two pips in one environment would break it
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint bench clean
+
+help: ## list the targets
+	@echo "HyM-UNet: make TARGET [PYTHON=python3.12] [ARGS=\"more options\"]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(TRAIN) ## train, predict and evaluate on drawn lesions; no data to download
+	$(BIN)/hymunet demo $(ARGS)
+
+test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-fail-under=90 $(ARGS)
+
+test-all: $(DEV) ## every test, slow ones and those on real images included
+	$(BIN)/python -m pytest --cov --cov-fail-under=90 $(ARGS)
+
+lint: $(DEV) ## style, formatting, types and the layers' import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(TRAIN) ## time the presets against a U-Net, after checking their outputs
+	$(BIN)/python -m benchmarks.network $(ARGS)
+
+clean: ## remove caches and build products; keeps .venv and runs/
+	rm -rf build dist htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f .coverage .coverage.*
+	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# pyvenv.cfg is written by `python -m venv`; a half-made environment is removed again
+$(VENV)/pyvenv.cfg:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "error: '$(PYTHON)' was not found; install Python 3.11 or newer," \
+	       "or name yours: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: HyM-UNet needs Python 3.11 or newer, '$(PYTHON)' is $$($(PYTHON) --version 2>&1);" \
+	       "name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making a Python environment in $(VENV) ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+define announce
+	@echo "Installing $(1) and what it needs, torch included, into $(VENV);"
+	@echo "the first time takes some minutes (on Linux without an NVIDIA GPU, CONTRIBUTING.md"
+	@echo "names the much smaller CPU build of torch)"
+endef
+
+$(TRAIN): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(call announce,hymunet[train])
+	@$(PIP_INSTALL) -e ".[train]"
+	@touch $@
+
+# the dev set holds the train set, so both stamps are renewed
+$(DEV): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(call announce,hymunet[dev])
+	@$(PIP_INSTALL) -e ".[dev]"
+	@touch $(TRAIN) $@

@@ -1,0 +1,85 @@
+"""The command line: one line a verb. The function behind it has the help, the options and the work."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cyclopts
+
+from hymunet import __version__
+
+# verbs are named by import string and imported when called, so that any --help answers at once
+VERBS = {
+    "demo": ("hymunet.workflows.demo:demo", "Train, evaluate and predict on drawn lesions, offline."),
+    "train": ("hymunet.workflows.train:train", "Train on a data set, evaluate, write a report."),
+    "predict": ("hymunet.inference.predict:predict", "Segment images with a trained model."),
+    "evaluate": (
+        "hymunet.evaluation.evaluate:evaluate",
+        "Judge a model, or any tool's masks, against reference masks.",
+    ),
+    "info": ("hymunet.network.info:info", "Show what a preset or a model is made of, costs, sees."),
+}
+
+
+def make_app(verb: str | None = None) -> cyclopts.App:
+    """The application; `verb`, the one that is called, shows its function's docstring as help and
+    the others the line above."""
+    app = cyclopts.App(
+        name="hymunet",
+        help="Medical-image segmentation with convolutions, Visual Mamba and Mamba-Guided Fusion.",
+        version=f"hymunet {__version__}",
+        help_format="plaintext",
+        default_parameter=cyclopts.Parameter(negative=()),
+    )
+    for name, (where, line) in VERBS.items():
+        if name == verb:
+            app.command(where, name=name)
+        else:
+            app.command(where, name=name, help=line)
+    return app
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 only when all went well.
+
+    Errors that a user can mend are printed without a traceback; 130 means interrupted.
+    """
+    from hymunet.errors import HyMUNetError
+
+    tokens = list(sys.argv[1:] if args is None else args)
+    try:
+        tokens, config = _take_config(tokens)
+        app = make_app(tokens[0] if tokens else None)
+        app.config = (config,) if config else ()
+        result = app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+    except HyMUNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except cyclopts.CycloptsError:
+        return 2  # cyclopts has printed what is wrong
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return getattr(result, "exit_code", 0)
+
+
+def _take_config(tokens: list[str]) -> tuple[list[str], cyclopts.config.Dict | None]:
+    """`train --config FILE`: the file's values stand behind what is typed."""
+    if tokens[:1] != ["train"]:
+        return tokens, None
+    for i, token in enumerate(tokens):
+        if token == "--config" and i + 1 < len(tokens):
+            path, rest = tokens[i + 1], tokens[:i] + tokens[i + 2 :]
+        elif token.startswith("--config="):
+            path, rest = token.removeprefix("--config="), tokens[:i] + tokens[i + 1 :]
+        else:
+            continue
+        from hymunet.training.options import read_config
+
+        values = {"train": read_config(Path(path))}
+        return rest, cyclopts.config.Dict(values, source=path)
+    return tokens, None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

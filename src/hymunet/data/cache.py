@@ -1,0 +1,195 @@
+"""Decoded and resized cases on disk, so that loading never starves training.
+
+A case is decoded and resized once; later epochs, and later runs at the same size, map the result into
+memory. The key holds the path, size and time of each file and the geometry, so a changed file or
+setting makes a new entry. Entries are safetensors files, written whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from hymunet.data.case import Case
+from hymunet.data.case_hash import case_hash
+from hymunet.data.formats import read_case
+from hymunet.data.preprocess import Preprocess, to_unit_range
+from hymunet.errors import HyMUNetError
+from hymunet.files import make_folder, write_bytes
+
+_VERSION = 1  # part of every key: raise it when what an entry holds changes
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What reading a case once told about it.
+
+    Args:
+        id: The case's id.
+        sha256: `case_hash` of its decoded pixels.
+        size: Its own size in pixels or voxels.
+        foreground: Fraction of its pixels that are labelled.
+        notes: What was understood or converted while reading.
+    """
+
+    id: str
+    sha256: str
+    size: tuple[int, ...]
+    foreground: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """A case as training reads it: image (channels, *size) uint8 or float32, label and valid
+    (*size) uint8."""
+
+    image: Tensor
+    label: Tensor
+    valid: Tensor
+
+
+def default_cache_folder() -> Path:
+    """$HYMUNET_CACHE, or `hymunet` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache)."""
+    if os.environ.get("HYMUNET_CACHE"):
+        return Path(os.environ["HYMUNET_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hymunet"
+
+
+class CaseCache:
+    """Cases, prepared by `preprocess`'s resize policy, in `folder`.
+
+    Args:
+        preprocess: Its geometry is applied; normalisation is left to the training step.
+        in_channels: Channels to read.
+        num_labels: Values a label map may have, the background included.
+        folder: Where entries are kept; None: `default_cache_folder()`.
+
+    Raises:
+        HyMUNetError: If the folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        in_channels: int,
+        num_labels: int,
+        folder: Path | None = None,
+    ) -> None:
+        self.preprocess, self.in_channels, self.num_labels = preprocess, in_channels, num_labels
+        self.folder = make_folder(folder or default_cache_folder())
+        self._geometry = (preprocess.config.resize, preprocess.config.image_size)
+
+    def prepare(
+        self, cases: Sequence[Case], progress: Callable[[], object] = lambda: None
+    ) -> list[CaseFacts]:
+        """Fills the cache for `cases`, in parallel, and returns the facts in their order.
+
+        All broken cases are collected and reported together, so that one pass finds them all.
+
+        Raises:
+            HyMUNetError: If any case cannot be read, listing the first ten with their reasons.
+        """
+        problems: list[str] = []
+
+        def prepare_one(case: Case) -> CaseFacts | None:
+            try:
+                return self.facts(case)
+            except HyMUNetError as error:
+                problems.append(f"{case.id}: {error}")
+                return None
+            finally:
+                progress()
+
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            facts = list(pool.map(prepare_one, cases))
+        if problems:
+            problems.sort()
+            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise HyMUNetError(
+                f"{len(problems)} of {len(cases)} cases cannot be used:\n  "
+                + "\n  ".join(problems[:10])
+                + more
+            )
+        return [fact for fact in facts if fact is not None]
+
+    def facts(self, case: Case) -> CaseFacts:
+        """The facts of one case, from its entry, which is made when missing."""
+        path = self._entry(case)
+        for _ in range(2):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    values = json.loads(file.metadata()["facts"])
+                return CaseFacts(
+                    case.id,
+                    values["sha256"],
+                    tuple(values["size"]),
+                    values["foreground"],
+                    tuple(values["notes"]),
+                )
+            except (OSError, SafetensorError, KeyError, TypeError):
+                self._fill(case, path)  # missing, or a broken entry from a full disk
+        raise HyMUNetError(f"cannot read back {path}; check the disk or set HYMUNET_CACHE elsewhere")
+
+    def load(self, case: Case) -> CachedCase:
+        """The prepared tensors of one case; makes the entry when it is missing."""
+        path = self._entry(case)
+        if not path.exists():
+            self._fill(case, path)
+        with safe_open(path, framework="pt") as file:
+            image, label = file.get_tensor("image"), file.get_tensor("label")
+            has_valid = "valid" in file.keys()  # noqa: SIM118
+            valid = file.get_tensor("valid") if has_valid else torch.ones_like(label)
+        return CachedCase(image, label, valid)
+
+    def _entry(self, case: Case) -> Path:
+        files = [*case.channels, case.label, case.valid]
+        stamp = [
+            (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+            for path in files
+            if path is not None
+        ]
+        key = json.dumps([_VERSION, stamp, self._geometry, self.in_channels, self.num_labels])
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def _fill(self, case: Case, path: Path) -> None:
+        image, mask, valid = read_case(case, self.in_channels, self.num_labels)
+        resized, label = self._resize(image.pixels, mask.labels, self.num_labels)
+        tensors = {"image": resized, "label": label}
+        if valid is not None:
+            area = torch.from_numpy(np.ascontiguousarray(valid)).to(torch.uint8)
+            tensors["valid"] = self.preprocess.resize_labels(area[None], 2)[0]
+        facts = {
+            "sha256": case_hash(image.pixels),
+            "size": image.pixels.shape[1:],
+            "foreground": float((mask.labels > 0).mean()),
+            "notes": [*image.notes, *mask.notes],
+        }
+        make_folder(path.parent)
+        entry = save({k: v.contiguous() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
+        if shutil.disk_usage(path.parent).free < 2 * len(entry):
+            raise HyMUNetError(
+                f"the disk of the cache folder {self.folder} is full; free some space or set "
+                "HYMUNET_CACHE to another folder"
+            )
+        write_bytes(path, entry)
+
+    def _resize(self, pixels: np.ndarray, labels: np.ndarray, num_labels: int) -> tuple[Tensor, Tensor]:
+        image = torch.from_numpy(np.ascontiguousarray(pixels))
+        label = torch.from_numpy(np.ascontiguousarray(labels))[None]
+        resized = self.preprocess.resize(to_unit_range(image)[None])[0]
+        if image.dtype == torch.uint8:
+            # a quarter of the space; half a grey level of rounding is below the noise of any camera
+            resized = (resized * 255.0).round().clamp(0, 255).to(torch.uint8)
+        return resized, self.preprocess.resize_labels(label, num_labels)[0]

@@ -1,0 +1,362 @@
+"""Picture and volume files to arrays: decoded whole or refused, every conversion named."""
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from PIL import Image as Pillow
+
+from hymunet.data.masks_io import (
+    VOLUME_SUFFIXES,
+    Mask,
+    class_indices,
+    import_nibabel,
+    is_volume,
+    listed,
+    stored_values,
+    write_mask,
+)
+from hymunet.errors import HyMUNetError, NonFiniteError
+
+__all__ = ["SUFFIXES", "Image", "Mask", "read_image", "read_mask", "stem_of", "write_mask"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", *VOLUME_SUFFIXES)
+MAX_PIXELS = 250_000_000
+
+# The classes themselves, not Pillow.open: that checks every picture against one process-wide
+# size limit, warns, and cannot be told otherwise without changing it for everybody.
+_DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"II*\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", TiffImagePlugin.TiffImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    (b"RIFF", WebPImagePlugin.WebPImageFile),
+)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_strict_decoding = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as decoded: EXIF orientation applied, nothing rescaled.
+
+    Args:
+        pixels: (channels, *spatial), uint8, uint16 or float32.
+        spacing_mm: Size of a pixel or voxel along each spatial axis; None when the file does not
+            say (a picture's dots per inch are a printer's, not a microscope's).
+        affine: A volume's 4x4 voxel-to-world matrix as nibabel gives it: for voxel indices in the
+            file's (x, y, z) order, the reverse of the axes here, and in the file's unit. Voxels
+            stay in the order in which they are stored.
+        notes: What was understood or changed, for instance "palette converted to RGB".
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, ...] | None = None
+    affine: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
+def stem_of(path: Path) -> str:
+    """File name without its suffix, `.nii.gz` being one suffix."""
+    return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def read_image(
+    paths: Path | Sequence[Path], in_channels: int | None = 3, max_pixels: int = MAX_PIXELS
+) -> Image:
+    """Reads a picture or a volume, from one file or from a file per modality.
+
+    Alpha is composited on black, palettes become RGB, CMYK becomes RGB, 1-bit becomes 0 and 255;
+    16-bit grey stays uint16, other numbers become float32.
+
+    Args:
+        paths: PNG, JPEG, TIFF, BMP, WebP (recognised by content) or NIfTI (by name); several are
+            stacked along the channel axis in the order given.
+        in_channels: Channels wanted. A grey image becomes RGB by repetition for 3, an RGB one its
+            luma for 1; with as many files as channels, each RGB file becomes its luma. None: as
+            stored.
+        max_pixels: Larger ones are refused from the header, before memory is spent on them.
+
+    Raises:
+        HyMUNetError: If a file is missing, broken, cut short, too large, of an unknown kind, has
+            several pages or other channels than wanted, or if files of one image differ in size
+            or grid.
+        NonFiniteError: If values are NaN or infinite.
+    """
+    paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    if not paths:
+        raise HyMUNetError("read_image got no file; expected one path, or one per channel")
+    images = [_read_one(path, max_pixels) for path in paths]
+    first = images[0]
+    for path, image in zip(paths, images, strict=True):
+        if image.pixels.shape[1:] != first.pixels.shape[1:]:
+            raise HyMUNetError(
+                f"channels of one image differ in size: {paths[0]} is {first.pixels.shape[1:]}, "
+                f"{path} is {image.pixels.shape[1:]}; resample them to one grid first"
+            )
+        if not _same_grid(image.affine, first.affine):
+            raise HyMUNetError(
+                f"channels of one image lie on different grids: the affine of {path} is not that "
+                f"of {paths[0]}; register and resample them to one grid first"
+            )
+    reduce = in_channels == len(paths) > 1
+    parts = [_to_luma(image) if reduce and len(image.pixels) == 3 else image for image in images]
+    notes = dict.fromkeys(note for part in parts for note in part.notes)  # each once, in order
+    # of the three types that occur, the common one holds every value of the others
+    pixels = np.concatenate([p.pixels for p in parts]) if len(parts) > 1 else parts[0].pixels
+    whole = Image(pixels, first.spacing_mm, first.affine, tuple(notes))
+    return _with_channels(whole, in_channels, listed(paths, 4))
+
+
+def read_mask(path: Path, num_labels: int = 2, max_pixels: int = MAX_PIXELS) -> Mask:
+    """Reads a mask as class indices; EXIF orientation applies as it does to images.
+
+    Understood: 0/1, 0/255, class indices, bool, 1-bit, palette (its indices), RGB with three equal
+    channels, an opaque alpha channel, whole numbers in 16-bit, float and NIfTI files, and for
+    num_labels 2 also a binary mask greyed by JPEG (cut at 128).
+
+    Args:
+        path: The mask.
+        num_labels: Number of classes, background included: 2 for one structure.
+        max_pixels: As in `read_image`.
+
+    Raises:
+        HyMUNetError: If the file cannot be read, or holds other values than the classes; the
+            message lists the values found.
+    """
+    path = Path(path)
+    if is_volume(path):
+        stored, _, _, notes = _read_volume(path, max_pixels)
+        if len(stored) != 1:
+            raise HyMUNetError(
+                f"mask {path} has {len(stored)} channels; expected one volume of class indices"
+            )
+        return class_indices(stored[0], path, num_labels, False, notes)
+    picture, notes, lossy = _decode(path, max_pixels)
+    values, notes = stored_values(picture, path, notes)
+    return class_indices(values, path, num_labels, lossy, notes)
+
+
+def _read_one(path: Path, max_pixels: int) -> Image:
+    if is_volume(path):
+        pixels, spacing_mm, affine, notes = _read_volume(path, max_pixels)
+    else:
+        picture, notes, _ = _decode(path, max_pixels)
+        pixels, notes = _channels(picture, path, notes)
+        spacing_mm = affine = None
+    if pixels.dtype not in (np.uint8, np.uint16):
+        if pixels.dtype != np.float32:
+            notes = [*notes, f"{pixels.dtype} converted to float32"]
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite: reported next
+                pixels = pixels.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            nans, infinite = int(np.isnan(pixels).sum()), int(np.isinf(pixels).sum())
+            raise NonFiniteError(
+                f"{path} holds {nans} NaN and {infinite} infinite of {pixels.size} values; "
+                "expected finite numbers: replace them (by the background, say) and save it again"
+            )
+    return Image(np.ascontiguousarray(pixels), spacing_mm, affine, tuple(notes))
+
+
+def _decode(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str], bool]:
+    """The decoded and upright picture, notes, and whether its compression loses values."""
+    _check_file(path)
+    try:
+        with open(path, "rb") as file, _whole_or_nothing():
+            head = file.read(132)
+            file.seek(0)
+            picture = _decoder(path, head)(file, str(path))
+            pages = getattr(picture, "n_frames", 1)
+            if pages > 1:
+                raise HyMUNetError(
+                    f"{path} holds {pages} pages or frames; expected one picture: save the one you "
+                    "mean as a file of its own, or a stack as NIfTI (.nii.gz)"
+                )
+            _check_size(path, picture.size[::-1], max_pixels)
+            notes = []
+            if picture.mode[:1] != "I" and any("16" in str(tile[3]) for tile in picture.tile):
+                notes.append("16-bit colour reduced to 8 bits a channel")
+            lossy = isinstance(
+                picture, (JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
+            ) or picture.info.get("compression") in ("jpeg", "webp")
+            turned = picture.getexif().get(0x0112, 1) in range(2, 9)
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+    except HyMUNetError:
+        raise
+    except MemoryError as error:
+        raise HyMUNetError(f"{path} does not fit into memory; reduce its size first") from error
+    except Exception as error:  # a decoder raises whatever the broken bytes led it into
+        raise HyMUNetError(_broken(path, error)) from error
+    if turned:
+        notes.append("turned upright as its EXIF orientation says")
+    return upright, notes, lossy
+
+
+@contextmanager
+def _whole_or_nothing() -> Iterator[None]:
+    """Keeps Pillow from filling up a picture cut short, should some other code have asked it to."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _strict_decoding:  # the switch is the whole process's
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
+    for signature, decoder in _DECODERS:
+        if head.startswith(signature):
+            return decoder
+    kind = "a DICOM file" if head[128:132] == b"DICM" else "none of these"
+    raise HyMUNetError(
+        f"{path} is {kind}; expected PNG, JPEG, TIFF, BMP, WebP or NIfTI (.nii, .nii.gz): "
+        "export it as one of them"
+    )
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise HyMUNetError(f"{path} is a folder; expected an image file")
+    if not path.exists():
+        raise HyMUNetError(f"{path} does not exist; check the name, or where you started from")
+    try:
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise HyMUNetError(f"{path} is empty (0 bytes): copy or export it again")
+    except OSError as error:
+        raise HyMUNetError(f"{path} cannot be opened: {error.strerror or error}") from error
+
+
+def _check_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:
+    if 0 in shape:
+        raise HyMUNetError(f"{path} has size {shape}: there is nothing in it, export it again")
+    if math.prod(shape) > max_pixels:
+        raise HyMUNetError(
+            f"{path} has size {shape}, {math.prod(shape)} pixels, more than the limit of "
+            f"{max_pixels}: crop or shrink it, or raise max_pixels if the memory is there"
+        )
+
+
+def _broken(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"{path} is broken or cut short ({reason}): copy, download or export it again"
+
+
+def _channels(picture: Pillow.Image, path: Path, notes: list[str]) -> tuple[np.ndarray, list[str]]:
+    """(channels, height, width) as numbers, and the notes with what was done for it."""
+    mode = picture.mode
+    if mode == "1":
+        return np.asarray(picture)[None].astype(np.uint8) * 255, [*notes, "1-bit read as 0 and 255"]
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        values = np.asarray(picture)[None]
+        # older Pillows decode 16-bit PNG to 32 bits
+        short = mode.startswith("I;16") or isinstance(picture, PngImagePlugin.PngImageFile)
+        return values.astype(np.uint16 if short else values.dtype.newbyteorder("=")), notes
+    see_through = "transparency" in picture.info or mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    if mode in ("P", "PA"):
+        notes = [*notes, "palette converted to RGB"]
+    elif mode in ("CMYK", "YCbCr", "HSV"):
+        notes = [*notes, f"{mode} converted to RGB without a colour profile"]
+    elif mode not in ("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX"):
+        raise HyMUNetError(
+            f"{path} has the colour mode {mode}; expected grey, RGB, palette or CMYK: export as RGB"
+        )
+    if not see_through:
+        values = np.asarray(picture if mode == "L" else picture.convert("RGB"))
+        return np.moveaxis(np.atleast_3d(values), -1, 0), notes
+    grey = mode in ("L", "LA", "La")
+    values = np.moveaxis(np.asarray(picture.convert("LA" if grey else "RGBA")), -1, 0)
+    colour, alpha = values[:-1], values[-1:]
+    if (alpha == 255).all():
+        return colour, [*notes, "opaque alpha channel dropped"]
+    # exact rounding of colour * alpha / 255 in integers
+    product = (2 * colour.astype(np.uint32) * alpha + 255) // 510
+    return product.astype(np.uint8), [*notes, "alpha composited on black"]
+
+
+def _read_volume(
+    path: Path, max_pixels: int
+) -> tuple[np.ndarray, tuple[float, ...] | None, np.ndarray, list[str]]:
+    """(channels, *spatial) with axes the reverse of the file's, spacing, affine, notes."""
+    nibabel = import_nibabel(path)
+    _check_file(path)
+    notes: list[str] = []
+    try:
+        volume = nibabel.load(path, mmap=False)
+        shape = tuple(int(length) for length in volume.shape)
+        while len(shape) > 4 and shape[-1] == 1:
+            shape = shape[:-1]
+        stored_type = volume.get_data_dtype()
+        if len(shape) not in (2, 3, 4) or stored_type.fields or stored_type.kind not in "iuf":
+            raise HyMUNetError(
+                f"{path} has shape {volume.shape} of {stored_type}; expected real numbers, "
+                "(x, y, z) or (x, y, z, channels): save each volume as a file of its own"
+            )
+        _check_size(path, shape, max_pixels)
+        values = np.asanyarray(volume.dataobj).reshape(shape).T
+        affine, unit = volume.affine, volume.header.get_xyzt_units()[0]
+    except HyMUNetError:
+        raise
+    except Exception as error:  # zlib, gzip, struct, header and memory errors of a broken file
+        raise HyMUNetError(_broken(path, error)) from error
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if len(shape) < 4:
+        values = values[None]
+    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[: min(len(shape), 3)][::-1]
+    if unit not in ("mm", "micron", "meter"):
+        notes.append("unit of length not stated, taken as mm")
+    sizes = sizes * {"micron": 1e-3, "meter": 1e3}.get(unit, 1.0)
+    if np.isfinite(sizes).all() and (sizes > 0).all():
+        return values, tuple(float(size) for size in sizes), affine, notes
+    return values, None, affine, [*notes, "voxel size in the header is unusable, spacing unknown"]
+
+
+def _same_grid(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.allclose(one, other, rtol=1e-4, atol=1e-2)
+
+
+def _to_luma(image: Image) -> Image:
+    """RGB to one channel of the same type: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)."""
+    luma = np.tensordot(LUMA, image.pixels.astype(np.float32), 1)[None]
+    if image.pixels.dtype != np.float32:
+        luma = np.rint(luma)
+    pixels = luma.astype(image.pixels.dtype)
+    return replace(image, pixels=pixels, notes=(*image.notes, "RGB converted to luma"))
+
+
+def _with_channels(image: Image, in_channels: int | None, where: str) -> Image:
+    count = len(image.pixels)
+    if in_channels is None or in_channels == count:
+        return image
+    if in_channels == 1 and count == 3 and image.affine is None:
+        return _to_luma(image)
+    if in_channels == 3 and count == 1:
+        notes = (*image.notes, "grey repeated to three channels")
+        return replace(image, pixels=np.repeat(image.pixels, 3, axis=0), notes=notes)
+    raise HyMUNetError(
+        f"{where} has {count} channels, but {in_channels} were expected: give one file per "
+        f"channel, or choose in_channels={count}"
+    )

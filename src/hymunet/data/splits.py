@@ -1,0 +1,314 @@
+"""Training, validation and test parts: seeded, by group, balanced in lesion size, saved as JSON."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hymunet.data.masks_io import listed
+from hymunet.errors import HyMUNetError
+from hymunet.files import write_text
+
+PARTS = ("train", "val", "test")
+_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+SIZE_BINS = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids of each part, sorted; together every case once.
+
+    Args:
+        train: Cases that the weights are fitted to.
+        val: Cases that choose the best epoch and the threshold.
+        test: Cases that nothing is chosen on; may be empty.
+        seed: What the split was drawn with; None when it was given.
+        notes: How the parts came about.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    seed: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def part_name(name: str) -> str | None:
+    """ "train", "val" or "test" for a name such as "Training" or "validation"; None for others."""
+    return _NAMES.get(name.strip().lower())
+
+
+def make_split(
+    ids: Sequence[str],
+    groups: Sequence[str | None] | None,
+    sizes: Sequence[float] | None,
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+) -> Split:
+    """Draws a split in which no group stands on two sides and lesion sizes are alike on all.
+
+    Groups are put in order of lesion size (in quantile bins; at random within one) and each goes
+    to the part that then lags furthest behind its share. The random order hangs on seed and case
+    ids alone: neither the order of `ids`, nor the groups' names, nor the machine matters.
+
+    Args:
+        ids: Case ids, unique.
+        groups: Group of each case (patient, near-duplicates), in the order of `ids`; None: the
+            case is a group of its own.
+        sizes: Lesion area as a fraction of the frame, in the order of `ids`; None: not balanced.
+        fractions: Shares of train, val and test, which sum to 1; only test's may be 0.
+        seed: Another seed, another split.
+
+    Raises:
+        HyMUNetError: If the arguments do not fit each other, or there are fewer groups than parts.
+    """
+    _check_fractions(fractions)
+    for name, values in (("groups", groups), ("sizes", sizes)):
+        if values is not None and len(values) != len(ids):
+            raise HyMUNetError(f"{len(ids)} ids, but {len(values)} {name}; expected one a case")
+    if len(set(ids)) != len(ids):
+        raise HyMUNetError(f"case ids occur twice: {listed(_twice(ids))}; make them unique")
+    if sizes is not None and not np.isfinite(np.asarray(sizes, float)).all():
+        raise HyMUNetError("lesion sizes contain NaN or infinity; expected area fractions")
+
+    members: dict[tuple[str, str], list[int]] = {}
+    for index in sorted(range(len(ids)), key=lambda index: ids[index]):
+        group = None if groups is None else groups[index]
+        key = ("case", ids[index]) if group is None else ("group", group)
+        members.setdefault(key, []).append(index)
+    wanted = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction > 0]
+    if len(members) < len(wanted):
+        raise HyMUNetError(
+            f"a split into {', '.join(wanted)} needs at least {len(wanted)} groups of cases, but "
+            f"{len(ids)} cases form {len(members)}: add data, or set the share of test to 0"
+        )
+
+    bins = _size_bins(members, sizes)
+    # a group's first case stands for it: what the group is called changes nothing
+    lots = {key: _draw(seed, ids[indices[0]]) for key, indices in members.items()}
+    order = sorted(members, key=lambda key: (bins[key], -len(members[key]), lots[key]))
+    parts = _apportion([len(members[key]) for key in order], fractions)
+    chosen: dict[str, list[str]] = {part: [] for part in PARTS}
+    for key, part in zip(order, parts, strict=True):
+        chosen[PARTS[part]].extend(ids[index] for index in members[key])
+    shared = sum(len(indices) > 1 for indices in members.values())
+    notes = [f"drawn with seed {seed} from {len(ids)} cases in {len(members)} groups"]
+    if shared:
+        notes.append(f"{shared} groups hold several cases and were kept on one side")
+    if sizes is not None:
+        notes.append(f"balanced over {len(set(bins.values()))} bins of lesion size")
+    return _split(chosen, seed, notes)
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    if len(fractions) != 3 or not all(math.isfinite(f) and 0 <= f <= 1 for f in fractions):
+        raise HyMUNetError(f"fractions are {fractions}; expected three numbers from 0 to 1")
+    if abs(sum(fractions) - 1) > 1e-6:
+        raise HyMUNetError(f"fractions {fractions} sum to {sum(fractions):g}; expected 1")
+    if fractions[0] == 0 or fractions[1] == 0:
+        raise HyMUNetError(
+            f"fractions are {fractions}; train and val must not be 0: the best epoch is chosen on "
+            "val, never on test"
+        )
+
+
+def _draw(seed: int, case: str) -> bytes:
+    """A random-looking sort key that no library version changes."""
+    return hashlib.sha256(f"{seed} {case}".encode()).digest()
+
+
+def _size_bins(
+    members: Mapping[tuple[str, str], Sequence[int]], sizes: Sequence[float] | None
+) -> dict[tuple[str, str], int]:
+    """Quantile bin of each group's mean lesion size."""
+    if sizes is None:
+        return dict.fromkeys(members, 0)
+    means = {key: float(np.mean([sizes[i] for i in members[key]])) for key in members}
+    # a bin should feed every part, so few groups make few bins
+    count = max(1, min(SIZE_BINS, len(members) // 4))
+    edges = np.quantile(list(means.values()), np.arange(1, count) / count)
+    return {key: int(np.searchsorted(edges, mean, side="right")) for key, mean in means.items()}
+
+
+def _apportion(weights: Sequence[int], fractions: Sequence[float]) -> list[int]:
+    """Part of each group in turn: the one furthest behind its share of the cases so far."""
+    held = [0, 0, 0]
+    parts: list[int] = []
+    total = 0
+    for weight in weights:
+        total += weight
+        behind = [
+            fraction * total - have if fraction > 0 else -math.inf
+            for fraction, have in zip(fractions, held, strict=True)
+        ]
+        part = behind.index(max(behind))
+        held[part] += weight
+        parts.append(part)
+    for part, fraction in enumerate(fractions):
+        if fraction > 0 and part not in parts:
+            # few groups: take the smallest of the part that has most of them
+            donor = max(set(parts), key=lambda other: (parts.count(other), -other))
+            mine = [index for index, other in enumerate(parts) if other == donor]
+            parts[min(mine, key=lambda index: (weights[index], index))] = part
+    return parts
+
+
+def split_from_table(ids: Sequence[str], table: Mapping[str, str]) -> Split:
+    """A split that was given, case id -> part, checked against the cases.
+
+    Args:
+        ids: All case ids.
+        table: Part of each; "training", "validation" and "testing" are understood as well.
+
+    Raises:
+        HyMUNetError: If a case is missing or unknown, a part has another name, or train or val
+            is empty.
+    """
+    parts = check_table(ids, table, "the split")
+    chosen = {part: [id for id in parts if parts[id] == part] for part in PARTS}
+    for part in ("train", "val"):
+        if not chosen[part]:
+            raise HyMUNetError(
+                f"the split gives no case to {part}; expected some: name them in the split table "
+                "(the best epoch is chosen on val, never on test)"
+            )
+    return _split(chosen, None, ["as given by the data's split table"])
+
+
+def check_table(ids: Iterable[str], table: Mapping[str, str], where: str) -> dict[str, str]:
+    """`table` with its parts named "train", "val" and "test", one for each of `ids`.
+
+    Raises:
+        HyMUNetError: If a part has another name, or the cases are not those of `ids`.
+    """
+    ids = set(ids)
+    bad = sorted({name for name in table.values() if part_name(name) is None})
+    if bad:
+        raise HyMUNetError(
+            f"{where} names the parts {listed(map(repr, bad))}; expected train, val or test"
+        )
+    unknown, missing = sorted(set(table) - ids), sorted(ids - set(table))
+    if unknown:
+        raise HyMUNetError(
+            f"{where} names {len(unknown)} cases that the data do not have: {listed(unknown)}; "
+            "remove them or bring their files"
+        )
+    if missing:
+        raise HyMUNetError(
+            f"{where} leaves out {len(missing)} cases of the data: {listed(missing)}; "
+            "give each a part, or move its files away"
+        )
+    return {id: _NAMES[name.strip().lower()] for id, name in sorted(table.items())}
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Column names (lower case) and rows of a CSV file with a header, comma or semicolon.
+
+    Raises:
+        HyMUNetError: If it is no UTF-8 text, has no rows, or a row has too many or too few cells.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise HyMUNetError(f"{path} is not UTF-8 text; save it as CSV UTF-8") from error
+    except OSError as error:
+        raise HyMUNetError(f"{path} cannot be read: {error.strerror or error}") from error
+    header = text.split("\n", 1)[0]
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise HyMUNetError(f"{path} is not a CSV file: {error}; save it as CSV UTF-8") from error
+    numbered = [(n, [cell.strip() for cell in line]) for n, line in enumerate(lines, 1)]
+    numbered = [(n, line) for n, line in numbered if any(line)]
+    if len(numbered) < 2:
+        raise HyMUNetError(f"{path} has no rows; expected a header and a row for each case")
+    columns = [name.lower() for name in numbered[0][1]]
+    if len(set(columns)) != len(columns):
+        raise HyMUNetError(f"{path} has columns of the same name: {listed(_twice(columns))}")
+    for number, line in numbered[1:]:
+        if len(line) != len(columns):
+            raise HyMUNetError(
+                f"{path}, row {number} has {len(line)} cells, the header {len(columns)}: quote "
+                "names that contain the separator"
+            )
+    return columns, [dict(zip(columns, line, strict=True)) for _, line in numbered[1:]]
+
+
+def read_split_table(path: Path, ids: Iterable[str]) -> dict[str, str]:
+    """Case id -> "train", "val" or "test" from a CSV file with the columns case and split.
+
+    Raises:
+        HyMUNetError: If a column is missing, a case stands in it twice, or the names do not fit.
+    """
+    columns, rows = read_table(path)
+    if "case" not in columns or "split" not in columns:
+        raise HyMUNetError(f"{path} has the columns {listed(columns)}; expected case and split")
+    cases = [row["case"] for row in rows]
+    if len(set(cases)) != len(cases):
+        raise HyMUNetError(f"{path} names cases twice: {listed(_twice(cases))}; keep one row each")
+    return check_table(ids, {row["case"]: row["split"] for row in rows}, str(path))
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    seen: set[str] = set()
+    return sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+
+
+def save_split(path: Path, split: Split) -> None:
+    """Writes `split` as JSON, whole or not at all."""
+    write_text(Path(path), json.dumps(asdict(split), indent=1, ensure_ascii=False) + "\n")
+
+
+def load_split(path: Path) -> Split:
+    """Reads what `save_split` wrote.
+
+    Raises:
+        HyMUNetError: If the file is missing or broken, or a case stands in two parts.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise HyMUNetError(f"split file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise HyMUNetError(
+            f"split file {path} is broken ({error}); draw the split again"
+        ) from error
+    lists = (*PARTS, "notes")
+    if (
+        not isinstance(content, dict)
+        or not all(_are_names(content.get(name)) for name in lists)
+        or type(content.get("seed", ...)) not in (int, type(None))
+    ):
+        raise HyMUNetError(
+            f"split file {path} is not a split; expected lists of names under train, val, test and "
+            "notes, and a seed (a number or null)"
+        )
+    twice = _twice([id for part in PARTS for id in content[part]])
+    if twice:
+        raise HyMUNetError(f"split file {path} names cases twice: {listed(twice)}; draw it again")
+    return _split(content, content["seed"], content["notes"])
+
+
+def _split(parts: Mapping[str, Sequence[str]], seed: int | None, notes: Sequence[str]) -> Split:
+    train, val, test = (tuple(sorted(parts[part])) for part in PARTS)
+    return Split(train, val, test, seed, tuple(notes))
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

@@ -1,0 +1,1 @@
+"""How good a prediction is: tables per case, their averages and strata, and a report to look at."""

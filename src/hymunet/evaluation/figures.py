@@ -1,0 +1,303 @@
+"""The report's pictures: curves as inline SVG, cases as small JPEGs with outlines over them."""
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+THUMBNAIL_PX = 320
+MOST_DOTS = 800
+LONGEST_OUTLINE = 24_000  # characters of an SVG path; a speckled mask must not fill the report
+# Drawn in these colours, then replaced by the page's own, so that a figure follows light and dark
+_COLOURS = {
+    "#010101": "currentColor",
+    "#020202": "var(--muted)",
+    "#030303": "var(--rule)",
+    "#040404": "var(--accent)",
+    "#050505": "var(--paper)",
+}
+INK, MUTED, RULE, ACCENT, PAPER = _COLOURS
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One small figure: its title, SVG text and a sentence for those who cannot see it."""
+
+    title: str
+    svg: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A case as a picture: a JPEG data address and the outlines as SVG path data."""
+
+    jpeg: str
+    width: int
+    height: int
+    truth: str
+    predicted: str
+    where: str
+
+
+def learning_curves(metrics_csv: Path) -> list[Chart]:
+    """Loss and validation Dice by epoch from a run's metrics.csv; empty when it has no numbers."""
+    with open(metrics_csv, encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    charts = []
+    losses = {
+        name: _column(rows, f"{key}_loss")
+        for name, key in (("training", "train"), ("validation", "val"))
+    }
+    if any(len(x) for x, _ in losses.values()):
+        figure, axes = _blank("epoch")
+        ends = []
+        for (name, (x, y)), colour in zip(losses.items(), (MUTED, ACCENT), strict=True):
+            if len(x):
+                axes.plot(x, y, color=colour, linewidth=1.6, marker="o" if len(x) == 1 else None)
+                ends.append((x[-1], y[-1], name, colour))
+        _label_ends(axes, ends)
+        last = ", ".join(f"{name} {y:.3g}" for _, y, name, _ in ends)
+        charts.append(Chart("Loss", _as_svg(figure, "loss"), f"Loss by epoch; at the end {last}."))
+    epochs, dice = _column(rows, "val_dice")
+    if len(epochs):
+        figure, axes = _blank("epoch")
+        best = int(np.argmax(dice))
+        axes.plot(epochs, dice, color=ACCENT, linewidth=1.6)
+        axes.plot(epochs[best], dice[best], "o", color=ACCENT, markersize=5)
+        right = epochs[best] > (epochs[0] + epochs[-1]) / 2
+        axes.annotate(
+            f"best {dice[best]:.3f}, epoch {epochs[best]:.0f}",
+            (epochs[best], dice[best]),
+            xytext=(-2 if right else 2, 7),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            fontsize=9,
+            color=INK,
+        )
+        axes.margins(y=0.18)
+        alt = f"Validation Dice by epoch; the best is {dice[best]:.3f} at {epochs[best]:.0f}."
+        charts.append(Chart("Validation Dice", _as_svg(figure, "dice"), alt))
+    return charts
+
+
+def sorted_scores(scores: Sequence[float], name: str = "Dice") -> Chart:
+    """Every case's score, worst to best, against its rank: the whole distribution at a glance."""
+    values = np.sort(np.asarray(scores, dtype=float))
+    rank = (np.arange(len(values)) + 0.5) / len(values) * 100
+    figure, axes = _blank("share of cases, %")
+    median, tenth = float(np.median(values)), float(np.quantile(values, 0.1))
+    axes.axhline(median, color=RULE, linewidth=1)
+    if len(values) > MOST_DOTS:
+        axes.plot(*_thin(rank, values), color=ACCENT, linewidth=1.8)
+    else:
+        size = float(np.clip(60 / np.sqrt(len(values)), 2.5, 6))
+        axes.plot(rank, values, "o", color=ACCENT, markersize=size, markeredgewidth=0, alpha=0.75)
+    axes.set_ylim(*_score_limits(values))
+    axes.set_xlim(0, 100)
+    axes.annotate(
+        f"median {median:.3f}", (0, median), xytext=(3, 3), textcoords="offset points",
+        fontsize=9, color=INK,
+    )  # fmt: skip
+    alt = (
+        f"{name} of each of {len(values)} cases, sorted: median {median:.3f}, "
+        f"a tenth of the cases below {tenth:.3f}, lowest {values[0]:.3f}."
+    )
+    return Chart(f"{name} of each case, sorted", _as_svg(figure, "sorted"), alt)
+
+
+def score_by_size(fractions: Sequence[float], scores: Sequence[float], name: str = "Dice") -> Chart:
+    """Score against the reference's share of the frame, on a logarithmic axis."""
+    x, y = np.asarray(fractions, dtype=float) * 100, np.asarray(scores, dtype=float)
+    shown = np.arange(len(x))
+    if len(x) > MOST_DOTS:  # an even sample, the same for the same data
+        shown = np.sort(np.random.default_rng(0).choice(len(x), MOST_DOTS, replace=False))
+    figure, axes = _blank("share of the frame, % (log)")
+    size = float(np.clip(60 / np.sqrt(len(shown)), 2.5, 6))
+    axes.plot(x[shown], y[shown], "o", color=ACCENT, markersize=size, markeredgewidth=0, alpha=0.6)
+    axes.set_xscale("log")
+    low, high = float(x.min()) / 1.3, min(130.0, float(x.max()) * 1.3)
+    axes.set_xlim(low, high)
+    ticks = [t for t in (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= t <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    for cut in (5, 20):
+        if low < cut < high:
+            axes.axvline(cut, color=RULE, linewidth=1, zorder=0)
+    axes.set_ylim(*_score_limits(y))
+    sampled = f" ({MOST_DOTS} of {len(x)} cases, drawn at random)" if len(x) > MOST_DOTS else ""
+    return Chart(
+        f"{name} by size of the reference{sampled}",
+        _as_svg(figure, "size"),
+        f"{name} against the size of the reference for {len(shown)} cases; lines at 5 and 20 %.",
+    )
+
+
+def thumbnail(pixels: np.ndarray | None, truth: np.ndarray, predicted: np.ndarray) -> Thumbnail:
+    """A case at most 320 px wide and high; of a volume, the slice with the most reference.
+
+    Args:
+        pixels: Image, (channels, *spatial); None: the outlines stand on a grey ground.
+        truth: Reference class indices, (*spatial), 2-D or 3-D.
+        predicted: Predicted class indices, (*spatial).
+    """
+    from PIL import Image as Picture
+
+    where = ""
+    if truth.ndim == 3:
+        amount = (truth > 0).sum(axis=(1, 2)) * 1e6 + (predicted > 0).sum(axis=(1, 2))
+        index = int(np.argmax(amount)) if amount.any() else len(truth) // 2
+        where = f"slice {index + 1} of {len(truth)}"
+        truth, predicted = truth[index], predicted[index]
+        pixels = None if pixels is None else pixels[:, index]
+    shown = (
+        np.full((*truth.shape, 3), 96, np.uint8) if pixels is None else _to_display(pixels)
+    )  # (height, width, 3)
+    height, width = truth.shape
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    buffer = io.BytesIO()
+    Picture.fromarray(shown).resize(size, Picture.Resampling.LANCZOS).save(
+        buffer, "JPEG", quality=80, optimize=True
+    )
+    return Thumbnail(
+        "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        *size,
+        outline(truth, size),
+        outline(predicted, size),
+        where,
+    )
+
+
+def outline(labels: np.ndarray, size: tuple[int, int]) -> str:
+    """SVG path data of the outlines of all classes, in a frame of `size` (width, height)."""
+    from contourpy import contour_generator
+
+    path = ""
+    for limit in (max(size), 160, 80, 40):  # coarser until the path is short enough
+        reduced, step = _reduce(labels, limit)
+        parts = []
+        for index in np.unique(reduced[reduced > 0]):
+            # a border of background closes outlines at the image's edge
+            field = np.pad((reduced == index).astype(float), 1)
+            for line in contour_generator(z=field).lines(0.5):
+                points = np.clip(np.asarray(line) - 0.5, 0, [reduced.shape[1], reduced.shape[0]])
+                scaled = points * step * [size[0] / labels.shape[1], size[1] / labels.shape[0]]
+                parts.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in _straighten(scaled)))
+        path = "".join(parts)
+        if len(path) <= LONGEST_OUTLINE:
+            return path
+    return path[: path.rfind("M", 0, LONGEST_OUTLINE)]
+
+
+def _straighten(points: np.ndarray) -> np.ndarray:
+    """Leaves out points on a straight line between their neighbours; (n, 2) -> (m, 2)."""
+    if len(points) < 3:
+        return points
+    before, after = points[1:-1] - points[:-2], points[2:] - points[1:-1]
+    turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
+    return points[np.concatenate([[True], turns, [True]])]
+
+
+def _reduce(labels: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
+    """Every k-th pixel, taken in the middle of its block, so that no side exceeds `limit`."""
+    step = max(1, -(-max(labels.shape) // limit))
+    start = [min((step - 1) // 2, size - 1) for size in labels.shape]
+    return labels[start[0] :: step, start[1] :: step], step
+
+
+def _to_display(pixels: np.ndarray) -> np.ndarray:
+    """(channels, height, width) of any type -> (height, width, 3) uint8 for the eye."""
+    shown = pixels[:3] if len(pixels) >= 3 and pixels.dtype == np.uint8 else pixels[:1]
+    if shown.dtype != np.uint8:
+        values = shown.astype(np.float64)
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
+        scaled = (np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12)
+        shown = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0))
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and finite values of one column; a cell that is empty or no number is left out."""
+    points = []
+    for row in rows:
+        try:
+            point = float(row.get("epoch") or "nan"), float(row.get(name) or "nan")
+        except ValueError:
+            continue
+        if np.isfinite(point).all():
+            points.append(point)
+    table = np.asarray(points, dtype=float).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    index = np.unique(np.linspace(0, len(x) - 1, MOST_DOTS).round().astype(int))
+    return x[index], y[index]
+
+
+def _score_limits(values: np.ndarray) -> tuple[float, float]:
+    """From 0 when any score is poor, else from a tenth below the lowest; 1 is always the top."""
+    lowest = float(values.min())
+    low = 0.0 if lowest < 0.5 else np.floor(lowest * 10 - 0.5) / 10
+    return low - 0.02 * (1 - low), 1 + 0.02 * (1 - low)
+
+
+def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside the ends of the lines instead of a legend; the higher line's name above."""
+    for place, (x, y, name, colour) in enumerate(sorted(ends, key=lambda end: -end[1])):
+        axes.annotate(
+            name, (x, y), xytext=(0, 6 if place == 0 else -6), textcoords="offset points",
+            ha="right", va="bottom" if place == 0 else "top", fontsize=9, color=colour,
+        )  # fmt: skip
+    axes.margins(y=0.15)
+
+
+def _blank(x_label: str) -> tuple["Figure", "Axes"]:
+    # Figure itself, not pyplot: no global state, no window, safe in a server's thread
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(4.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x_label, fontsize=9, color=MUTED)
+    axes.tick_params(labelsize=9, color=RULE, labelcolor=MUTED, length=3)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(RULE)
+    return figure, axes
+
+
+def _as_svg(figure: "Figure", name: str) -> str:
+    """The figure for a page: no namespace, no address, own ids, the page's colours and font."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True)
+    text = buffer.getvalue().decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S)
+    text = re.sub(r'(<svg)[^>]*?(viewBox="[^"]*")[^>]*>', r'\1 \2 aria-hidden="true">', text)
+    text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
+    text = re.sub(r' id="(?!m|p)[^"]*"', "", text)  # only markers and clip paths are referred to
+    text = re.sub(r' id="', f' id="{name}-', text)
+    text = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', text)
+    text = text.replace("url(#", f"url(#{name}-")
+    for drawn, shown in _COLOURS.items():
+        text = text.replace(drawn, shown)
+    return re.sub(r"\s*\n\s*", " ", text).strip()

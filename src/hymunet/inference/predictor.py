@@ -1,0 +1,193 @@
+"""From a model file and an image to a mask at the image's own size."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hymunet.data.image_io import Image, read_image
+from hymunet.data.preprocess import Preprocess, PreprocessConfig
+from hymunet.errors import HyMUNetError, NonFiniteError
+from hymunet.inference.measurements import measure
+from hymunet.network.hymunet import HyMUNet
+from hymunet.network.model_file import load_model
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one image, on the image's own grid.
+
+    Args:
+        mask: Class indices (*spatial) uint8; 0 is the background.
+        probability: (num_classes, *spatial) float32.
+        spacing_mm: Of the input, None when unknown.
+        measurements: A row a class, as `hymunet.inference.measurements.measure` returns.
+        notes: What was understood or converted while reading the input.
+        image: The decoded input.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+    spacing_mm: tuple[float, ...] | None
+    measurements: list[dict[str, Any]]
+    notes: tuple[str, ...]
+    image: Image
+
+
+class Predictor:
+    """A model ready to be applied: `Predictor("best.safetensors")("photo.jpg").mask`.
+
+    Args:
+        model: A model file, a run folder (its best.safetensors), or a network (then `info` should
+            hold its preprocessing).
+        device: `cpu`, `cuda`, ...; None takes CUDA when there is one.
+        threshold: Probability from which a pixel belongs to a structure (sigmoid models); None takes
+            the model file's, or 0.5.
+        info: Metadata for a network that does not come from a file.
+
+    Raises:
+        HyMUNetError: If the model cannot be used or the threshold is not in (0, 1).
+    """
+
+    def __init__(
+        self,
+        model: str | Path | HyMUNet,
+        device: str | None = None,
+        threshold: float | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        if isinstance(model, HyMUNet):
+            network, self.info = model, dict(info or {})
+        else:
+            network, self.info = load_model(find_model(model))
+        if device == "cuda" and not torch.cuda.is_available():
+            raise HyMUNetError("there is no CUDA device here; leave --device out to use the CPU")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.eval().to(self.device)
+        self.config = network.config
+        default = PreprocessConfig(
+            normalisation="image",
+            mean=(0.5,) * self.config.in_channels,
+            std=(0.25,) * self.config.in_channels,
+            multiple=self.config.stride,
+        )
+        self.preprocess = (
+            Preprocess.from_dict(self.info["preprocess"])
+            if "preprocess" in self.info
+            else Preprocess(default)
+        )
+        self.threshold = float(threshold or self.info.get("threshold") or 0.5)
+        if not 0.0 < self.threshold < 1.0:
+            raise HyMUNetError(f"the threshold must be between 0 and 1, not {threshold}")
+        structures = self.config.num_labels - 1
+        self.classes: list[str] = self.info.get("classes") or (
+            ["foreground"] if structures == 1 else [f"class {i + 1}" for i in range(structures)]
+        )
+
+    def __call__(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Prediction:
+        """Segments one image.
+
+        Args:
+            image: A file, files of one channel each, what `read_image` returned, or an array
+                (channels, *spatial) of uint8, uint16 or float.
+
+        Raises:
+            HyMUNetError: If the image cannot be read or has other channels than the model.
+        """
+        decoded = self._decode(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(decoded.pixels))[None].to(self.device)
+        probability = self.probability(pixels)[0].cpu().numpy()
+        mask = self.cut(probability)
+        return Prediction(
+            mask,
+            probability,
+            decoded.spacing_mm,
+            measure(mask, self.classes, decoded.spacing_mm),
+            decoded.notes,
+            decoded,
+        )
+
+    @torch.inference_mode()
+    def probability(self, pixels: Tensor) -> Tensor:
+        """Batch of decoded images (B, channels, *spatial) -> probabilities (B, num_classes,
+        *spatial) on the same grid."""
+        logits = self.network(self.preprocess(pixels)).float()
+        if not torch.isfinite(logits).all():
+            raise NonFiniteError(
+                "the network's output is not finite for this image; its intensities lie far "
+                "outside what the model was trained on"
+            )
+        sigmoid = self.config.activation == "sigmoid"
+        probability = torch.sigmoid(logits) if sigmoid else torch.softmax(logits, dim=1)
+        return self.preprocess.restore(probability, tuple(pixels.shape[2:]))
+
+    def cut(self, probability: np.ndarray) -> np.ndarray:
+        """(num_classes, *spatial) -> class indices (*spatial) uint8: the largest (softmax), or the
+        last of the nested structures whose probability reaches the threshold (sigmoid)."""
+        if self.config.activation == "softmax":
+            return probability.argmax(axis=0).astype(np.uint8)
+        mask = np.zeros(probability.shape[1:], np.uint8)
+        for index, one in enumerate(probability, start=1):
+            mask[one >= self.threshold] = index
+        return mask
+
+    def _decode(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Image:
+        channels = self.config.in_channels
+        if isinstance(image, np.ndarray):
+            image = Image(image, None, None, ())
+        elif not isinstance(image, Image):
+            paths = Path(image) if isinstance(image, (str, Path)) else list(image)
+            image = read_image(paths, channels)
+        pixels = image.pixels
+        if pixels.ndim != self.config.spatial_dims + 1 or pixels.shape[0] != channels:
+            axes = "height, width" if self.config.spatial_dims == 2 else "depth, height, width"
+            raise HyMUNetError(
+                f"this model reads {channels} channels of {self.config.spatial_dims}-D images, "
+                f"(channels, {axes}), but the image's shape is {pixels.shape}"
+            )
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            bad = int(np.size(pixels) - np.isfinite(pixels).sum())
+            raise NonFiniteError(
+                f"the image has {bad} values that are NaN or infinite; replace them before predicting"
+            )
+        return image
+
+
+def find_model(model: str | Path) -> Path:
+    """The model file that `model` means: itself, or best.safetensors of a run folder.
+
+    Raises:
+        HyMUNetError: If there is no such file.
+    """
+    path = Path(model)
+    if path.is_dir():
+        inside = path / "best.safetensors"
+        if not inside.is_file():
+            raise HyMUNetError(
+                f"the folder {path} holds no best.safetensors; give a model file or the folder of a "
+                "run that has finished its first epoch"
+            )
+        return inside
+    return path
+
+
+def describe_model(info: dict[str, Any]) -> str:
+    """One line on what a model is for, to be printed wherever it is used."""
+    training = info.get("training", {})
+    cases = len(info.get("cases", {}).get("train", []))
+    data = training.get("data", "unknown data")
+    licence = info.get("licence") or "not stated: that of its training data applies"
+    return f"trained on {data} ({cases} cases); licence: {licence}; research use, not a medical device"
+
+
+def json_ready(prediction: Prediction, source: str) -> str:
+    """Source, measurements and notes of a prediction as one JSON object."""
+    return json.dumps(
+        {"source": source, "measurements": prediction.measurements, "notes": prediction.notes},
+        indent=2,
+    )

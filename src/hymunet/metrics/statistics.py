@@ -1,0 +1,225 @@
+"""Numbers over many cases: bootstrap intervals, pooled scores, a paired test, Holm's correction.
+
+Images of one patient or near-duplicates are not independent; whatever is random here therefore
+acts on whole groups.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hymunet.errors import HyMUNetError
+from hymunet.metrics.overlap import Counts, overlap_metrics
+
+_BLOCK = 2_000_000  # random numbers held at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over cases and the interval that a repetition of the study would likely show.
+
+    Args:
+        mean: Over the cases as they are.
+        low: Lower bound; NaN when there is only one group, whose spread nobody can know.
+        high: Upper bound, likewise.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable | None] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of `values` with a percentile bootstrap interval that resamples groups.
+
+    Each of `samples` repetitions draws as many groups as there are, with replacement, and takes
+    the mean over all cases in them (a group drawn twice counts twice); the interval lies between
+    the (1 - level) / 2 quantiles of these means. Efron & Tibshirani 1993, chapters 8 and 13.
+
+    Args:
+        values: One finite number per case.
+        groups: One label per case; a case whose label is None is a group of its own. None: all are.
+        samples: Repetitions.
+        seed: Of the draws; the same arguments give the same interval.
+        level: Coverage aimed at.
+
+    Raises:
+        HyMUNetError: If there is no value, one is NaN or infinite, the lengths differ, `samples`
+            is below 1 or `level` is not in (0, 1).
+    """
+    numbers = _finite(values, "values")
+    codes = _group_codes(groups, len(numbers))
+    _check_samples(samples)
+    if not 0 < level < 1:
+        raise HyMUNetError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
+    sums, sizes = np.bincount(codes, weights=numbers), np.bincount(codes)
+    mean = float(numbers.mean())
+    if len(sums) == 1:
+        return Interval(mean, float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    means = []
+    for rows in _blocks(samples, len(sums)):
+        drawn = rng.integers(len(sums), size=(len(rows), len(sums)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    # equal values leave rounding alone, which must not put the mean outside its own interval
+    return Interval(mean, min(float(low), mean), max(float(high), mean))
+
+
+def pooled(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The overlap metrics of all cases' pixels thrown together: from summed tp, fp, fn, tn.
+
+    Large structures weigh more than small ones here; the mean over cases weighs all alike. The
+    two differ, and a table must say which it shows.
+
+    Args:
+        counts: Per case a mapping with tp, fp, fn, tn, such as `case_metrics` returns.
+
+    Returns:
+        dice, iou, precision, recall, specificity, accuracy.
+
+    Raises:
+        HyMUNetError: If there is no case, or a count is missing, negative or not whole.
+    """
+    if len(counts) == 0:
+        raise HyMUNetError("pooled metrics need at least one case, got none; check the split")
+    totals = {"tp": 0, "fp": 0, "fn": 0, "tn": 0}
+    for index, row in enumerate(counts):
+        for key in totals:
+            value = float(row[key]) if key in row else float("nan")
+            if not (value >= 0 and value.is_integer()):
+                raise HyMUNetError(
+                    f"case {index} must have {key} as a whole number of pixels, "
+                    f"got {row.get(key, 'nothing')}; pass what case_metrics returned"
+                )
+            totals[key] += int(value)
+    return overlap_metrics(Counts(**totals))
+
+
+def paired_sign_flip(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable | None] | None = None,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """Two-sided p-value that two models' scores on the same cases differ by chance alone.
+
+    If neither model is better, the sign of a group's mean difference is a coin toss. p is the
+    share of sign patterns whose |mean over groups| is at least the one seen: over all 2^G patterns
+    of G groups when these are at most `samples`, else over `samples` random ones with the seen one
+    added, (1 + hits) / (1 + samples). Fisher 1935; Phipson & Smyth 2010,
+    https://doi.org/10.2202/1544-6115.1585, for the added one.
+
+    Args:
+        a: One finite score per case of one model, seeds averaged before.
+        b: The other model's on the same cases in the same order.
+        groups: One label per case; None, for a case or for all: a group of its own.
+        samples: Random patterns, and the bound of complete enumeration.
+        seed: Of the random patterns.
+
+    Returns:
+        A value in (0, 1]; 1 when nothing differs. With G groups it cannot fall below 2 / 2^G.
+
+    Raises:
+        HyMUNetError: If there is no case, the lengths differ, a score is not finite or `samples`
+            is below 1.
+    """
+    first, second = _finite(a, "scores of the first model"), _finite(b, "scores of the second")
+    if len(first) != len(second):
+        raise HyMUNetError(
+            f"a paired test needs both models' scores on the same cases, got {len(first)} and "
+            f"{len(second)}; align them by case id"
+        )
+    codes = _group_codes(groups, len(first))
+    _check_samples(samples)
+    differences = np.bincount(codes, weights=first - second) / np.bincount(codes)
+    # sums that tie with the one seen may differ by rounding
+    bound = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    size = len(differences)
+    exact = 2**size <= samples
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for rows in _blocks(2**size if exact else samples, size):
+        if exact:  # the bits of 0 .. 2^G - 1 are all patterns
+            tosses = (rows[:, None] >> np.arange(size)) & 1
+        else:
+            tosses = rng.integers(2, size=(len(rows), size))
+        hits += int(np.count_nonzero(np.abs((2.0 * tosses - 1.0) @ differences) >= bound))
+    if exact:
+        return hits / 2**size
+    return (1 + hits) / (1 + samples)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> list[float]:
+    """Adjusted p-values of several tests; rejecting those <= 5 % errs at all in at most 5 %.
+
+    The i-th smallest of m (i from 0) becomes the largest of (m - j) p_j over j <= i, at most 1
+    (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
+
+    Args:
+        p_values: In any order.
+
+    Returns:
+        The adjusted values in the same order.
+
+    Raises:
+        HyMUNetError: If one is not in [0, 1].
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise HyMUNetError(f"p-values must be a list of numbers in [0, 1], got {p_values}")
+    order = np.argsort(p, kind="stable")
+    steps = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(value) for value in adjusted]
+
+
+def _finite(values: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or len(numbers) == 0:
+        raise HyMUNetError(
+            f"{name} must be one number per case for at least one case, got shape {numbers.shape}"
+        )
+    if not np.isfinite(numbers).all():
+        where = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise HyMUNetError(
+            f"{name} must be finite, got {numbers[where]} for case {where}; "
+            "a missed structure has a defined score (docs/metrics.md), so find where this came from"
+        )
+    return numbers
+
+
+def _group_codes(groups: Sequence[Hashable | None] | None, cases: int) -> np.ndarray:
+    if groups is None:
+        return np.arange(cases)
+    if len(groups) != cases:
+        raise HyMUNetError(
+            f"groups must name one group per case, got {len(groups)} for {cases} cases; "
+            "use None for a case of its own"
+        )
+    codes: dict[object, int] = {}
+    # a tuple cannot collide with a label that happens to equal a position
+    keys = [("alone", i) if g is None else ("group", g) for i, g in enumerate(groups)]
+    return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)
+
+
+def _check_samples(samples: int) -> None:
+    if samples < 1:
+        raise HyMUNetError(f"samples must be at least 1, got {samples}; 2000 or more is usual")
+
+
+def _blocks(rows: int, columns: int) -> Iterator[np.ndarray]:
+    """Row numbers in pieces, so that memory does not grow with rows x columns."""
+    step = max(1, _BLOCK // columns)
+    for start in range(0, rows, step):
+        yield np.arange(start, min(start + step, rows))

@@ -1,0 +1,85 @@
+"""Convolution parts: normalisation by name, the stem, down-sampling and the residual block.
+
+The shallow stages of HyM-UNet are residual convolutions (He et al. 2016,
+https://arxiv.org/abs/1512.03385): texture and edges are local, and a 3x3 convolution is the cheapest
+thing that sees them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_LINEAR_INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+
+
+def make_norm(name: str, channels: int, spatial_dims: int) -> nn.Module:
+    """`batch` (fastest, for batches of 8 and more), `instance` or `group` (for batches of 1 or 2).
+
+    Raises:
+        ValueError: If the name is none of these.
+    """
+    if name == "batch":
+        return _BATCH_NORM[spatial_dims](channels)
+    if name == "instance":
+        return _INSTANCE_NORM[spatial_dims](channels, affine=True)
+    if name == "group":
+        groups = next(g for g in range(max(1, channels // 8), 0, -1) if channels % g == 0)
+        return nn.GroupNorm(groups, channels)
+    raise ValueError(f"conv_norm must be 'batch', 'instance' or 'group', not {name!r}")
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    spatial_dims: int,
+    norm: str,
+    kernel_size: int = 3,
+    stride: int = 1,
+) -> nn.Sequential:
+    """Convolution without bias (the normalisation has one), then the normalisation."""
+    return nn.Sequential(
+        CONV[spatial_dims](
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False
+        ),
+        make_norm(norm, out_channels, spatial_dims),
+    )
+
+
+def upsample(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Bilinear or trilinear interpolation of (B, C, *spatial) to `size`; never a transposed
+    convolution, whose uneven overlap draws checkerboards."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode=_LINEAR_INTERPOLATION[x.ndim - 2])
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops a residual branch for whole samples with probability p
+    and scales the others by 1 / (1 - p) (Huang et al. 2016, https://arxiv.org/abs/1603.09382)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0.0 or not self.training:
+            return x
+        keep = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.p
+        return x * keep.to(x.dtype) / (1.0 - self.p)
+
+
+class ResidualConvBlock(nn.Module):
+    """x + norm(conv(act(norm(conv(x))))), then the activation; (B, C, *spatial), same shape out."""
+
+    def __init__(self, channels: int, spatial_dims: int, norm: str, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.first = conv_norm(channels, channels, spatial_dims, norm)
+        self.second = conv_norm(channels, channels, spatial_dims, norm)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.second(F.leaky_relu(self.first(x), 0.01))
+        return F.leaky_relu(x + self.drop_path(branch), 0.01)

@@ -1,0 +1,96 @@
+"""`hymunet info`: what a preset or a model file is made of, costs and sees."""
+
+import json as json_library
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+
+def info(
+    model: Path | None = None,
+    *,
+    preset: Literal["tiny", "small", "base"] = "tiny",
+    in_channels: int = 3,
+    num_classes: int = 1,
+    spatial_dims: Literal[2, 3] = 2,
+    stages: str = "CCMM",
+    skip: Literal["mgf", "concat", "attention"] = "mgf",
+    image_size: int = 256,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Shows a network: parameters, multiply-adds, receptive field, a row a stage.
+
+    Args:
+        model: A model file; its metadata is shown too. Without it: the preset.
+        preset: Size of the network.
+        in_channels: Channels of the image.
+        num_classes: Output channels.
+        spatial_dims: 2 for pictures, 3 for volumes.
+        stages: A letter a stage: C convolution, M Visual Mamba, A attention.
+        skip: How encoder features reach the decoder.
+        image_size: Side of the image for which multiply-adds are counted.
+        json: Print JSON instead of a table.
+    """
+    from hymunet.network.hymunet import PRESETS
+    from hymunet.network.model_file import load_model
+    from hymunet.network.summary import summarise
+
+    metadata: dict[str, Any] = {}
+    if model is not None:
+        network, metadata = load_model(model)
+    else:
+        network = PRESETS[preset](
+            in_channels, num_classes, spatial_dims=spatial_dims, stages=stages, skip=skip
+        )
+    stride = network.config.stride
+    side = -(-image_size // stride) * stride
+    summary = summarise(network, (side,) * network.config.spatial_dims)
+    shown = {k: v for k, v in metadata.items() if k not in ("cases", "architecture")}
+    result = {"summary": asdict(summary), "config": asdict(network.config), "metadata": shown}
+    if json:
+        print(json_library.dumps(result, indent=2))
+    else:
+        _print(summary, result, str(model or preset))
+    return result
+
+
+def _print(summary: Any, result: dict[str, Any], name: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    size = " x ".join(map(str, summary.image_size))
+    table = Table(title=f"HyM-UNet {name}: {result['config']['stages']} at {size}", title_justify="left")
+    table.add_column("part")
+    table.add_column("kind")
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right")
+    table.add_column("multiply-adds", justify="right")
+    table.add_column("scan updates", justify="right")
+    table.add_column("sees (px)", justify="right")
+    for part in summary.parts:
+        encoder = part.name == "stem" or part.name.startswith("encoder")
+        field = "whole image" if encoder else ""
+        table.add_row(
+            part.name,
+            part.kind,
+            " x ".join(map(str, part.shape)),
+            f"{part.parameters:,}",
+            f"{part.multiply_adds / 1e6:,.1f} M",
+            f"{part.scan_updates / 1e6:,.1f} M" if part.scan_updates else "",
+            str(part.receptive_field) if part.receptive_field else field,
+        )
+    table.add_section()
+    table.add_row(
+        "all", "", "", f"{summary.parameters:,}", f"{summary.multiply_adds / 1e6:,.1f} M",
+        f"{summary.scan_updates / 1e6:,.1f} M", "",
+    )  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(
+        "a scan update is 5 multiply-adds and 1 exponential; sides must be multiples of "
+        f"{result['config']['stem_stride'] * 2 ** (len(result['config']['stages']) - 1)} "
+        "(predict pads for you)",
+        highlight=False,
+    )
+    if result["metadata"]:
+        console.print_json(data=result["metadata"])

@@ -1,0 +1,96 @@
+"""Visual Mamba: the selective scan over an image in several directions, and the block around it.
+
+Liu et al. 2024 (VMamba), https://arxiv.org/abs/2401.10166, on Gu & Dao 2023 (Mamba),
+https://arxiv.org/abs/2312.00752. Tensors are channels last, (B, *spatial, C), throughout.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hymunet.network.conv import CONV, DropPath
+from hymunet.scan import scan_orders, selective_scan
+
+
+class SS2D(nn.Module):
+    """Selective scan over a grid: (B, *spatial, channels) -> the same shape; 4 directions in 2-D,
+    6 in 3-D.
+
+    dt, B and C are linear in the token and projected for all directions at once, in raster order;
+    the directions differ only in the order in which the scan visits the tokens. A, D and dt's bias
+    start as in Mamba: A = -(1..d_state), D = 1, softplus(bias) log-uniform in [0.001, 0.1].
+    """
+
+    def __init__(self, channels: int, spatial_dims: int, d_state: int) -> None:
+        super().__init__()
+        self.directions = 2 * spatial_dims
+        self.d_state = d_state
+        self.dt_rank = max(1, math.ceil(channels / 32))
+        features = self.directions * (self.dt_rank + 2 * d_state)
+        self.x_proj = nn.Linear(channels, features, bias=False)
+        self.dt_weight = nn.Parameter(torch.empty(self.directions, channels, self.dt_rank))
+        self.dt_bias = nn.Parameter(torch.empty(self.directions, channels))
+        self.A_log = nn.Parameter(torch.empty(self.directions, channels, d_state))
+        self.D = nn.Parameter(torch.ones(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Mamba's initialisation (see the class)."""
+        bound = self.dt_rank**-0.5
+        with torch.no_grad():
+            self.dt_weight.uniform_(-bound, bound)
+            dt = torch.exp(
+                torch.rand_like(self.dt_bias) * (math.log(0.1) - math.log(0.001)) + math.log(0.001)
+            )
+            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+            self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand_as(self.A_log))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, *grid, channels = x.shape
+        tokens = x.flatten(1, -2)  # (B, L, C)
+        # (B, L, K, dt_rank + 2 d_state)
+        projected = self.x_proj(tokens).unflatten(-1, (self.directions, -1))
+        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        delta = torch.einsum("blkr,kcr->blkc", dt, self.dt_weight)
+        y = selective_scan(
+            tokens,
+            delta,
+            -torch.exp(self.A_log.float()),
+            B,
+            C,
+            self.D,
+            order=scan_orders(tuple(grid), x.device),
+            delta_bias=self.dt_bias,
+            delta_softplus=True,
+        )
+        return y.view(batch, *grid, channels)
+
+    def state_updates(self, tokens: int) -> int:
+        """How often a state is multiplied and added to for one image of `tokens` tokens."""
+        return tokens * self.directions * self.D.numel() * self.d_state
+
+
+class VSSBlock(nn.Module):
+    """LayerNorm -> Linear to (x, z) -> depth-wise conv, SiLU -> SS2D -> LayerNorm -> gate by
+    SiLU(z) -> Linear -> residual; (B, *spatial, C), same shape out."""
+
+    def __init__(
+        self, channels: int, spatial_dims: int, d_state: int, expand: int, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        inner = expand * channels
+        self.norm = nn.LayerNorm(channels)
+        self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
+        self.conv = CONV[spatial_dims](inner, inner, 3, padding=1, groups=inner)
+        self.ss2d = SS2D(inner, spatial_dims, d_state)
+        self.out_norm = nn.LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner, z = self.in_proj(self.norm(x)).chunk(2, dim=-1)
+        inner = F.silu(self.conv(inner.movedim(-1, 1))).movedim(1, -1)
+        y = self.out_norm(self.ss2d(inner)) * F.silu(z)
+        return x + self.drop_path(self.out_proj(y))

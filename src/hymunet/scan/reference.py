@@ -1,0 +1,72 @@
+"""The selective scan in plain torch: the definition of correct, and the backend that always works.
+
+Gu & Dao 2023, Algorithm 2, https://arxiv.org/abs/2312.00752, with the visiting order as an argument
+and all directions of a visual scan advanced together.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def selective_scan_reference(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """For each direction k, with i = order[k, t]:
+
+        h[t] = exp(delta[i, k] A[k]) h[t-1] + delta[i, k] u[i] B[i, k]
+        y[i] += C[i, k] . h[t]
+
+    and at the end y += D u. Time and memory are linear in the length, forwards and backwards.
+
+    Args: shapes as in `hymunet.scan.selective_scan`, which checks them.
+
+    Returns:
+        y (batch, length, channels) in u's dtype, and the last states
+        (batch, directions, channels, state).
+    """
+    batch, length, channels = u.shape
+    directions = delta.shape[2]
+    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    A, D = A.to(compute), D.to(compute)
+    if order is None:
+        order = torch.arange(length, device=u.device).expand(directions, length)
+
+    step_size = delta.to(compute)
+    if delta_bias is not None:
+        step_size = step_size + delta_bias.to(compute)
+    if delta_softplus:
+        step_size = F.softplus(step_size)
+
+    # one row of the flattened (length * directions) axis for each step and direction
+    visited = order.t()  # (length, directions)
+    rows = (visited * directions + torch.arange(directions, device=u.device)).reshape(-1)
+    per_step = (batch, length, directions, -1)
+    step_size = step_size.flatten(1, 2).index_select(1, rows).view(per_step)
+    # index_select, not u[:, visited]: its backward adds rows instead of sorting indices
+    inputs = u.to(compute).index_select(1, visited.reshape(-1)).view(per_step)
+    B = B.to(compute).flatten(1, 2).index_select(1, rows).view(per_step)
+    C = C.to(compute).flatten(1, 2).index_select(1, rows).view(per_step)
+
+    h = inputs.new_zeros(batch, directions, channels, A.shape[-1])
+    ys = []
+    # unbind, not x[:, t]: the backward of indexing is a full-size tensor a step, quadratic in length
+    for dt, dt_u, B_t, C_t in zip(
+        step_size.unbind(1), (step_size * inputs).unbind(1), B.unbind(1), C.unbind(1), strict=True
+    ):
+        decay = torch.exp(dt.unsqueeze(-1) * A)
+        h = decay * h + dt_u.unsqueeze(-1) * B_t.unsqueeze(-2)
+        ys.append((h @ C_t.unsqueeze(-1)).squeeze(-1))  # (batch, directions, channels)
+
+    y = torch.stack(ys, dim=1).flatten(1, 2)  # step by step; back to the raster and summed
+    place = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=u.device))
+    y = y.index_select(1, place).view(per_step).sum(dim=2)
+    return (y + D * u.to(compute)).to(u.dtype), h

@@ -1,0 +1,109 @@
+"""Training samples in an order, and with an augmentation, that depend on (seed, epoch, case) alone."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from hymunet.data.augment import Augment
+from hymunet.data.cache import CaseCache
+from hymunet.data.case import Case
+from hymunet.data.preprocess import Preprocess, to_unit_range
+
+
+def sample_seed(seed: int, epoch: int, case_id: str) -> int:
+    """A 32-bit seed for one sample of one epoch; case ids are hashed by CRC-32, the same anywhere."""
+    words = [seed, epoch, zlib.crc32(case_id.encode())]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) pairs; the order is a function of (seed, epoch).
+
+    The epoch travels with the index, so that workers need no state: a resumed run draws what an
+    uninterrupted one would have drawn. `set_epoch` is called by Lightning before each epoch.
+    """
+
+    def __init__(self, length: int, seed: int, shuffle: bool) -> None:
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order: Sequence[int] = range(self.length)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
+        return iter([(self.epoch, index) for index in order])
+
+
+class CaseDataset(Dataset[dict[str, Tensor]]):
+    """Samples `image` (normalised float32, channels first), `label` and `valid` (uint8), `index`.
+
+    Args:
+        cases: The cases, in the order of their indices.
+        cache: Where prepared cases come from.
+        preprocess: Its normalisation and padding are applied after augmentation.
+        augment: None for validation.
+        seed: See `sample_seed`.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        cache: CaseCache,
+        preprocess: Preprocess,
+        augment: Augment | None,
+        seed: int,
+    ) -> None:
+        self.cases, self.cache, self.preprocess = list(cases), cache, preprocess
+        self.augment, self.seed = augment, seed
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        case = self.cases[index]
+        cached = self.cache.load(case)
+        image, label, valid = to_unit_range(cached.image), cached.label, cached.valid
+        if self.augment is not None:
+            image, label, valid = self.augment(
+                image, label, valid, sample_seed(self.seed, epoch, case.id)
+            )
+        pad = self.preprocess.pad
+        return {
+            "image": pad(self.preprocess.normalise(image[None]))[0],
+            "label": pad(label[None, None])[0, 0],
+            "valid": pad(valid[None, None])[0, 0],  # pads are not valid
+            "index": torch.tensor(index),
+        }
+
+
+def training_statistics(
+    cases: Sequence[Case], cache: CaseCache, most: int = 500
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel over the prepared images, of evenly spaced cases where
+    there are more than `most`."""
+    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, most).astype(int))]
+    total = squares = torch.zeros(cache.in_channels, dtype=torch.float64)
+    count = 0
+    for case in chosen:
+        image = to_unit_range(cache.load(case).image).double().flatten(1)
+        total = total + image.sum(1)
+        squares = squares + image.square().sum(1)
+        count += image.shape[1]
+    mean = total / count
+    deviation = (squares / count - mean.square()).clamp(min=1e-6).sqrt()
+    return (
+        tuple(round(value, 4) for value in mean.tolist()),
+        tuple(round(max(value, 1e-3), 4) for value in deviation.tolist()),
+    )

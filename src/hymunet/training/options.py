@@ -1,0 +1,125 @@
+"""Every setting of a training, with its default and its help: flags, YAML and Python in one place.
+
+Imports nothing heavy, so that `hymunet train --help` answers at once.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from cyclopts import Parameter
+
+from hymunet.errors import HyMUNetError
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainOptions:
+    """Settings of a training run; `config.yaml` in the run folder repeats these names.
+
+    Attributes:
+        preset: Size of the network: tiny (0.8 M parameters), small (2.6 M) or base (6.6 M).
+        image_size: Side in pixels of the square that the network sees. Ignored by volumes.
+        resize: squeeze stretches an image to the square; letterbox keeps its aspect ratio.
+        structures: Kinds of structure to segment, the background not counted.
+        epochs: Passes over the training cases.
+        batch_size: Cases an optimisation step.
+        learning_rate: Peak of the schedule: linear warm-up, then cosine to zero.
+        weight_decay: AdamW's; norms, biases, A_log and D are never decayed.
+        warmup: Fraction of all steps spent warming up.
+        clip: Largest gradient norm.
+        ema_decay: Decay of the moving average of the weights, which is what is validated and kept.
+        cross_entropy_weight: Weight of the cross-entropy term of the hybrid loss.
+        dice_weight: Weight of the soft Dice term.
+        boundary_weight: Weight of the boundary term.
+        augment: Whether training images are flipped, turned, warped, recoloured and blurred.
+        patience: Stop after this many epochs without a better validation Dice; 0 never stops early.
+        select: Which weights become best.safetensors: the epoch that was best on validation, or the
+            last one (then no case of the validation part has chosen anything).
+        skip: How encoder features reach the decoder: mgf, concat or attention.
+        stages: A letter a stage: C convolution, M Visual Mamba, A attention.
+        drop_path: Stochastic depth of the deepest block.
+        seed: Of weights, order and augmentation; equal seeds repeat a run.
+        precision: auto takes bfloat16 on a GPU that has it, else float32.
+        device: auto takes CUDA when there is one, else the CPU.
+        workers: Processes that load and augment; auto takes one a core beyond the second, 4 at
+            most.
+    """
+
+    preset: Literal["tiny", "small", "base"] = "tiny"
+    image_size: int = 256
+    resize: Literal["squeeze", "letterbox"] = "squeeze"
+    structures: int = 1
+    epochs: int = 40
+    batch_size: int = 8
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    clip: float = 1.0
+    ema_decay: float = 0.99
+    cross_entropy_weight: float = 1.0
+    dice_weight: float = 1.0
+    boundary_weight: float = 0.5
+    augment: Annotated[bool, Parameter(negative="--no-augment")] = True
+    patience: int = 0
+    select: Literal["best", "last"] = "best"
+    skip: Literal["mgf", "concat", "attention"] = "mgf"
+    stages: str = "CCMM"
+    drop_path: float = 0.0
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "image_size": 16,
+            "structures": 1,
+            "epochs": 1,
+            "batch_size": 1,
+            "patience": 0,
+            "seed": 0,
+        }
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise HyMUNetError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise HyMUNetError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("warmup", "ema_decay", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise HyMUNetError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        terms = (self.cross_entropy_weight, self.dice_weight, self.boundary_weight)
+        if min(terms) < 0 or not sum(terms):
+            raise HyMUNetError(f"loss weights must be 0 or more and not all 0, but they are {terms}")
+
+
+def write_config(options: TrainOptions, data: Path, output: Path) -> str:
+    """The text of `config.yaml`: the data, the run folder and every option."""
+    values = {"data": str(data), "output": str(output), **asdict(options)}
+    return "# repeat this run with: hymunet train --config THIS_FILE --output ANOTHER_FOLDER\n" + (
+        yaml.safe_dump(values, sort_keys=False)
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a `config.yaml`: `data`, `output` and option names.
+
+    Raises:
+        HyMUNetError: If it is missing, no YAML mapping, or has a name that is no option.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise HyMUNetError(f"there is no configuration file {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HyMUNetError(f"{path} is not YAML: {error}") from error
+    known = {"data", "output", "images", "masks", *(field.name for field in fields(TrainOptions))}
+    if not isinstance(values, dict) or set(values) - known:
+        wrong = sorted(set(values) - known) if isinstance(values, dict) else ["no mapping"]
+        raise HyMUNetError(
+            f"{path} has entries that are no options of train: {', '.join(map(str, wrong))}; "
+            "`hymunet train --help` lists them (with _ for -)"
+        )
+    return values

@@ -1,0 +1,157 @@
+"""After each epoch: a line to read, a row in metrics.csv, the best weights, a whole checkpoint."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from hymunet.files import replacing
+from hymunet.network.hymunet import HyMUNet
+from hymunet.network.model_file import save_model
+from hymunet.training.lightning_module import SegmentationTask
+from hymunet.training.run_folder import RunFolder
+
+
+class Recorder(lightning.Callback):
+    """Keeps the run folder up to date and the user informed; stops early when asked to.
+
+    Args:
+        run: Where to.
+        model_info: Makes the metadata of best.safetensors from (row of metrics, epochs trained).
+        console: Where lines and the progress bar go.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        model_info: Callable[[dict[str, float]], dict[str, Any]],
+        console: Console,
+    ) -> None:
+        self.run, self.model_info, self.console = run, model_info, console
+        self.rows: list[dict[str, float]] = []
+        self.best_epoch, self.best_dice = 0, -1.0
+        self.progress: Progress | None = None
+        self.bar: Any = None
+        self.started = time.monotonic()
+
+    # kept in the checkpoint, so that a resumed run writes the files an uninterrupted one would
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "best_epoch": self.best_epoch,
+            "best_dice": self.best_dice,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+        self.best_epoch = state_dict["best_epoch"]
+        self.best_dice = state_dict["best_dice"]
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self.started = time.monotonic()
+        self.progress = Progress(
+            TextColumn("epoch {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.progress.start()
+        self.bar = self.progress.add_task(
+            f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            total=trainer.num_training_batches,
+            loss="-",
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self.progress is not None:
+            self.progress.update(self.bar, advance=1, loss=f"{float(outputs['loss']):.3f}")
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        self._stop_progress()
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._stop_progress()
+        assert isinstance(pl_module, SegmentationTask)
+        epoch = trainer.current_epoch + 1
+        row = {
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": time.monotonic() - self.started,
+            **pl_module.epoch_row(),
+        }
+        self.rows.append(row)
+        better = row["val_dice"] > self.best_dice
+        if better:
+            self.best_epoch, self.best_dice = epoch, row["val_dice"]
+        options = pl_module.options
+        if better or options.select == "last":
+            self._save_best(pl_module.averaged_network(), row)
+        patient = options.patience or math.inf
+        if epoch - self.best_epoch >= patient:
+            trainer.should_stop = True
+        self.run.write_metrics(self.rows)
+        self._save_checkpoint(trainer)
+        self._say(trainer, row, better)
+
+    def _save_best(self, network: HyMUNet, row: dict[str, float]) -> None:
+        save_model(self.run.best, network, self.model_info(row))
+
+    def _save_checkpoint(self, trainer: lightning.Trainer) -> None:
+        # the new one is whole under its own name before the old one moves away
+        with replacing(self.run.path / "new.ckpt") as temporary:
+            trainer.save_checkpoint(temporary)
+        if self.run.last.exists():
+            os.replace(self.run.last, self.run.previous)
+        os.replace(self.run.path / "new.ckpt", self.run.last)
+
+    def _say(self, trainer: lightning.Trainer, row: dict[str, float], better: bool) -> None:
+        left = (trainer.max_epochs or 0) - int(row["epoch"])
+        recent = [r["seconds"] for r in self.rows[-3:]]
+        minutes = left * sum(recent) / len(recent) / 60
+        self.console.print(
+            f"epoch {int(row['epoch']):>3}/{trainer.max_epochs}  "
+            f"loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+            f"val Dice {row['val_dice']:.4f}  IoU {row['val_iou']:.4f}  "
+            f"{row['seconds']:.0f} s  {minutes:.0f} min left{'  *' if better else ''}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _stop_progress(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

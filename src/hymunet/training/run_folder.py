@@ -1,0 +1,159 @@
+"""A run is one folder: its settings, split, provenance, curves, checkpoints and best weights.
+
+Running the same command on it again goes on where it stopped; other settings are refused.
+"""
+
+import csv
+import io
+import json
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from hymunet import __version__
+from hymunet.errors import HyMUNetError
+from hymunet.files import make_folder, write_text
+from hymunet.training.options import TrainOptions, write_config
+
+# these may change between a start and a resume: they do not change what is learnt
+_FREE_TO_CHANGE = {"output", "workers", "device"}
+METRIC_COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "seconds",
+    "train_loss",
+    "train_cross_entropy",
+    "train_dice_loss",
+    "train_boundary",
+    "val_loss",
+    "val_dice",
+    "val_iou",
+)
+
+
+class RunFolder:
+    """Paths and bookkeeping of one run.
+
+    Args:
+        path: The folder; created when missing.
+
+    Raises:
+        HyMUNetError: If it cannot be written to, or holds something that is no run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = make_folder(path)
+        self.config = path / "config.yaml"
+        self.split = path / "split.json"
+        self.provenance = path / "provenance.json"
+        self.metrics = path / "metrics.csv"
+        self.last = path / "last.ckpt"
+        self.previous = path / "previous.ckpt"
+        self.best = path / "best.safetensors"
+
+    def open(self, options: TrainOptions, data: Path) -> bool:
+        """Starts the run, or finds that it may go on.
+
+        Returns:
+            Whether the folder already holds this run.
+
+        Raises:
+            HyMUNetError: If the folder holds a run with other settings, naming each that differs,
+                or files that are no run.
+        """
+        wanted = yaml.safe_load(write_config(options, data.resolve(), self.path))
+        if not self.config.exists():
+            strangers = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
+            if strangers:
+                raise HyMUNetError(
+                    f"the output folder {self.path} is not empty and holds no run "
+                    f"({', '.join(sorted(strangers)[:4])}); choose a new folder"
+                )
+            write_text(self.config, write_config(options, data.resolve(), self.path))
+            return False
+        found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        differ = [
+            f"{name} is {found.get(name)!r} there and {value!r} now"
+            for name, value in wanted.items()
+            if name not in _FREE_TO_CHANGE and found.get(name) != value
+        ]
+        if differ:
+            raise HyMUNetError(
+                f"the run folder {self.path} was made by other settings: {'; '.join(differ)}. "
+                "Give the same settings to resume it, or another --output for a new run"
+            )
+        return True
+
+    def checkpoint(self) -> tuple[Path | None, list[str]]:
+        """The newest whole checkpoint, and what was wrong with newer ones.
+
+        Raises:
+            HyMUNetError: If there are checkpoints and none of them is whole.
+        """
+        problems = []
+        for path in (self.last, self.previous):
+            if not path.exists():
+                continue
+            try:
+                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except Exception as error:  # whatever a torn file makes the unpickler say
+                problems.append(f"{path.name} cannot be read ({type(error).__name__})")
+            else:
+                return path, problems
+        if problems:
+            raise HyMUNetError(
+                f"no checkpoint of {self.path} is whole: {'; '.join(problems)}; start a new run in "
+                "another folder (best.safetensors there still holds the best weights so far)"
+            )
+        return None, []
+
+    def write_metrics(self, rows: list[dict[str, float]]) -> None:
+        """metrics.csv, a row an epoch, whole."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, METRIC_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{row[name]:.10g}" for name in METRIC_COLUMNS} for row in rows)
+        write_text(self.metrics, text.getvalue())
+
+    def read_provenance(self) -> dict[str, Any]:
+        """provenance.json, empty before the run has started."""
+        if not self.provenance.exists():
+            return {}
+        return json.loads(self.provenance.read_text(encoding="utf-8"))
+
+    def write_provenance(self, values: dict[str, Any]) -> None:
+        """provenance.json, sorted and indented."""
+        write_text(self.provenance, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """What ran: versions, processor, threads."""
+    versions = {"hymunet": __version__, "python": platform.python_version()}
+    for package in ("torch", "monai", "lightning", "numpy"):
+        versions[package] = metadata.version(package)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "command": " ".join(sys.argv),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": name,
+            "threads": torch.get_num_threads(),
+        },
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

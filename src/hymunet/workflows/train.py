@@ -1,0 +1,73 @@
+"""`hymunet train`: a data set in, a run folder with the best weights and a report out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hymunet.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the run is and how good it became.
+
+    Args:
+        folder: The run folder.
+        model: Its best.safetensors.
+        report: Its report.html.
+        dice: Per-image mean Dice on the part that was evaluated, on the images' own grid.
+    """
+
+    folder: Path
+    model: Path
+    report: Path
+    dice: float
+
+
+def train(
+    data: Path,
+    *,
+    output: Path | None = None,
+    images: Path | None = None,
+    masks: Path | None = None,
+    options: TrainOptions | None = None,
+) -> TrainResult:
+    """Trains on a data set, evaluates, and writes a report.
+
+    DATA is a folder with images/ and masks/ (paired by file name), an ISIC 2018 folder, or a CSV with
+    the columns image and mask. A split.csv (case,split) beside the data is used; else cases are
+    split 70/15/15, near-duplicates kept together, lesion sizes balanced. The same command on the
+    same output folder resumes where it stopped. `--config run/config.yaml` repeats a run.
+
+    Args:
+        data: The data set.
+        output: The run folder; default: runs/<data>-<preset>-seed<seed>.
+        images: Folder of images, when it has no usual name.
+        masks: Folder of masks, when it has no usual name.
+        options: All other settings.
+    """
+    from rich.console import Console
+
+    from hymunet.errors import HyMUNetError
+
+    try:
+        from hymunet.training.fit import fit
+    except ModuleNotFoundError as error:
+        raise HyMUNetError(
+            f'training needs the package {error.name}; install it with: pip install "hymunet[train]"'
+        ) from error
+    from hymunet.evaluation.evaluate import evaluate
+    from hymunet.evaluation.report import headline_means
+
+    options = options or TrainOptions()
+    name = data.resolve().stem if data.is_file() else data.resolve().name
+    output = output or Path("runs") / f"{name}-{options.preset}-seed{options.seed}"
+    console = Console(stderr=True)
+    finished = fit(data, output, options, images=images, masks=masks, console=console)
+    part = "test" if finished.split.test else "val"
+    evaluation = evaluate(
+        finished.folder.path, data, images=images, masks=masks, split=part, output=output
+    )
+    console.print(f"model:  {finished.folder.best}", highlight=False)
+    console.print(f"report: {output / 'report.html'}", highlight=False)
+    dice = headline_means(evaluation.summary)["dice"]["mean"]
+    return TrainResult(output, finished.folder.best, output / "report.html", dice)

@@ -1,0 +1,48 @@
+"""Scan orders are permutations, start where they should, and visit neighbours."""
+
+import pytest
+import torch
+
+from hymunet.scan import scan_orders
+
+GRIDS = [(1, 1), (1, 5), (4, 3), (7, 7), (2, 3, 4), (1, 1, 1), (5, 1, 2)]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_every_direction_visits_every_token_once(grid):
+    order = scan_orders(grid)
+    tokens = torch.Size(grid).numel()
+    assert order.shape == (2 * len(grid), tokens)
+    assert order.dtype == torch.int64
+    for row in order:
+        assert row.sort().values.tolist() == list(range(tokens))
+
+
+def test_the_four_directions_of_a_2x3_grid():
+    assert scan_orders((2, 3)).tolist() == [
+        [0, 1, 2, 3, 4, 5],  # rows
+        [5, 4, 3, 2, 1, 0],
+        [0, 3, 1, 4, 2, 5],  # columns
+        [5, 2, 4, 1, 3, 0],
+    ]
+
+
+def test_each_axis_of_a_volume_is_once_the_fastest():
+    order = scan_orders((3, 4, 5))
+    strides = [int(row[1] - row[0]) for row in order]  # step from the first token to the second
+    assert strides == [1, -1, 5, -5, 20, -20]
+
+
+@pytest.mark.parametrize("grid", [(4, 3), (2, 3, 4)], ids=str)
+def test_directions_differ_from_each_other(grid):
+    assert len({tuple(row.tolist()) for row in scan_orders(grid)}) == 2 * len(grid)
+
+
+def test_a_table_is_made_once():
+    assert scan_orders((6, 5)) is scan_orders((6, 5))
+
+
+@pytest.mark.parametrize("grid", [(), (0, 3), (3, -1)], ids=str)
+def test_an_empty_grid_is_refused(grid):
+    with pytest.raises(ValueError, match="axes of length 1 or more"):
+        scan_orders(grid)
