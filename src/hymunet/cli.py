@@ -1,4 +1,4 @@
-"""The command line: one line a verb. The function behind it has the help, the options and the work."""
+"""The command line, a line a verb; the function behind it has the help, options and work."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,10 @@ from hymunet import __version__
 
 # verbs are named by import string and imported when called, so that any --help answers at once
 VERBS = {
-    "demo": ("hymunet.workflows.demo:demo", "Train, evaluate and predict on drawn lesions, offline."),
+    "demo": (
+        "hymunet.workflows.demo:demo",
+        "Train, evaluate and predict on drawn lesions, offline.",
+    ),
     "train": ("hymunet.workflows.train:train", "Train on a data set, evaluate, write a report."),
     "predict": ("hymunet.inference.predict:predict", "Segment images with a trained model."),
     "evaluate": (
@@ -30,6 +33,7 @@ def make_app(verb: str | None = None) -> cyclopts.App:
         version=f"hymunet {__version__}",
         help_format="plaintext",
         default_parameter=cyclopts.Parameter(negative=()),
+        suppress_keyboard_interrupt=False,  # main() says what to do next
     )
     for name, (where, line) in VERBS.items():
         if name == verb:

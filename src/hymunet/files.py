@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hymunet.errors import HyMUNetError
@@ -49,7 +49,9 @@ def replacing(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}; nothing was left half-written"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # where nothing could be created nothing can be removed; the error above says why
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

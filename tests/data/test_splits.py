@@ -12,9 +12,6 @@ from hymunet.data.splits import (
     Split,
     load_split,
     make_split,
-    part_name,
-    read_split_table,
-    read_table,
     save_split,
     split_from_table,
 )
@@ -136,8 +133,6 @@ def test_a_given_split_is_checked():
     ):
         with pytest.raises(HyMUNetError, match=words):
             split_from_table(ids, table)
-    assert part_name("VALID") == "val"
-    assert part_name("dev") is None
 
 
 def test_saved_splits_come_back(tmp_path):
@@ -177,23 +172,3 @@ def test_split_files_that_are_no_json_are_refused(tmp_path):
             load_split(path)
     with pytest.raises(HyMUNetError, match=r"cannot be read"):
         load_split(tmp_path / "gone.json")
-
-
-def test_split_tables(tmp_path):
-    path = tmp_path / "split.csv"
-    path.write_bytes("\ufeffCase;Split\r\na;Training\r\n\r\nb;val\r\n".encode())  # as Excel does
-    assert read_split_table(path, ["a", "b"]) == {"a": "train", "b": "val"}
-    for text, words in (
-        ("case,part\na,train\n", r"columns case, part; expected case and split"),
-        ("case,split\na,train\na,val\n", r"names cases twice: a"),
-        ("case,split\na,train\nb\n", r"row 3 has 1 cells, the header 2"),
-        ("case,split\n", r"has no rows"),
-        ("case,case\na,b\n", r"same name: case"),
-        ('case,split\n"a,train\n', r"is not a CSV file"),
-    ):
-        path.write_text(text)
-        with pytest.raises(HyMUNetError, match=words):
-            read_split_table(path, ["a", "b"])
-    path.write_bytes("case,split\nä,train\n".encode("latin-1"))
-    with pytest.raises(HyMUNetError, match=r"not UTF-8"):
-        read_table(path)

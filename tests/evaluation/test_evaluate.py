@@ -2,6 +2,9 @@
 
 import csv
 import json
+import shlex
+import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from hymunet.data.case_hash import case_hash
 from hymunet.data.image_io import read_image, read_mask, write_mask
 from hymunet.data.phantoms import write_phantoms
 from hymunet.errors import HyMUNetError
-from hymunet.evaluation.evaluate import PredictedMask, evaluate, score_case
+from hymunet.evaluation.evaluate import evaluate, score_case
+from hymunet.evaluation.truth import read_truth
 from hymunet.metrics.case import METRICS, case_metrics
 
 SPLIT = ("train", "train", "train", "val", "test", "test")
@@ -37,9 +41,8 @@ def shifted(phantoms, tmp_path):
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(phantoms, tmp_path_factory):
-    """A small untrained network whose file says which cases it was trained on."""
+def save_untrained(phantoms, path, **options):
+    """A small network whose file says which cases it was trained on, and how."""
     torch = pytest.importorskip("torch")
     from hymunet.network.hymunet import HyMUNet
     from hymunet.network.model_file import save_model
@@ -50,8 +53,36 @@ def model(phantoms, tmp_path_factory):
     for i, part in enumerate(SPLIT):
         pixels = read_image(phantoms / "images" / f"phantom_{i:04d}.png", 3).pixels
         hashes[part].append(case_hash(pixels))
-    info = {"classes": ["lesion"], "cases": hashes, "training": {"contrast_median": 2.5}}
-    return save_model(tmp_path_factory.mktemp("model") / "best.safetensors", network, info)
+    training = {"contrast_median": 2.5, "options": options}
+    info = {"classes": ["lesion"], "cases": hashes, "training": training}
+    return save_model(path, network, info)
+
+
+@pytest.fixture(scope="module")
+def model(phantoms, tmp_path_factory):
+    """Its epoch was the best on validation."""
+    path = tmp_path_factory.mktemp("model") / "best.safetensors"
+    return save_untrained(phantoms, path, select="best")
+
+
+class OpenedFiles:
+    """Counts how often each file is opened while it is active."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.active = False
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        if self.active and event == "open":
+            self.counts[str(arguments[0])] += 1
+
+    def __enter__(self) -> Counter[str]:
+        sys.addaudithook(self)  # it cannot be removed again, only told to do nothing
+        self.active = True
+        return self.counts
+
+    def __exit__(self, *_: object) -> None:
+        self.active = False
 
 
 def test_masks_against_a_data_set_end_to_end(phantoms, shifted, tmp_path, capsys):
@@ -168,6 +199,40 @@ def test_a_renamed_copy_of_a_training_image_is_recognised(phantoms, model, tmp_p
         evaluate(model, tmp_path)
 
 
+def test_every_training_case_is_named_wherever_it_comes_and_nothing_is_written(
+    phantoms, model, tmp_path
+):
+    data, output = tmp_path / "data", tmp_path / "out"
+    order = {"a_new": 4, "b_known": 1, "c_new": 5, "d_known": 0}
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+        for name, index in order.items():
+            content = (phantoms / kind / f"phantom_{index:04d}.png").read_bytes()
+            (data / kind / f"{name}.png").write_bytes(content)
+    with pytest.raises(HyMUNetError, match="2 of 4 cases were trained on: b_known, d_known;"):
+        evaluate(model, data, output=output)
+    assert list(output.iterdir()) == []
+
+
+def test_the_training_part_is_scored_only_by_force(phantoms, model):
+    with pytest.raises(HyMUNetError, match="3 of 3 cases were trained on"):
+        evaluate(model, phantoms, split="train")
+    result = evaluate(model, phantoms, split="train", force=True)
+    assert [row["seen"] for row in result.cases] == ["train"] * 3
+    assert result.summary["forced"]
+
+
+def test_each_image_is_read_once_for_the_check_and_the_score(phantoms, model):
+    files = [phantoms / "images" / f"phantom_{i:04d}.png" for i in (4, 5)]
+    with OpenedFiles() as once:
+        for path in files:
+            read_image(path)
+    with OpenedFiles() as both:
+        evaluate(model, phantoms, split="test")
+    for path in map(str, files):
+        assert both[path] == once[path] >= 1
+
+
 def test_held_out_cases_are_scored_and_validation_cases_called_optimistic(phantoms, model, capsys):
     held_out = evaluate(model, phantoms, split="test")
     assert [row["seen"] for row in held_out.cases] == ["", ""]
@@ -180,6 +245,56 @@ def test_held_out_cases_are_scored_and_validation_cases_called_optimistic(phanto
     assert "these cases chose the epoch: optimistic" in chose.notes[-2] + chose.notes[-1]
     assert "optimistic" in capsys.readouterr().out
     assert "these cases chose the epoch: optimistic" in chose.report.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("patience", "chose"), [(0, False), (5, True)], ids=str)
+def test_validation_cases_of_a_model_of_the_last_epoch_chose_nothing(
+    phantoms, tmp_path, capsys, patience, chose
+):
+    path = tmp_path / "last.safetensors"
+    save_untrained(phantoms, path, select="last", patience=patience)
+    result = evaluate(path, phantoms, split="val", output=tmp_path / "out")
+    assert [row["seen"] for row in result.cases] == ["val"]
+    assert (result.summary["chose_the_epoch"], result.summary["watched"]) == (chose, not chose)
+    told = " ".join(capsys.readouterr().out.split())
+    page = result.report.read_text("utf-8")
+    for text in (told, page, " ".join(result.notes)):
+        assert ("these cases chose the epoch: optimistic" in text) is chose
+        assert ("were watched during training but chose nothing" in text) is not chose
+    assert ("1 of them watched during training, chose nothing" in told) is not chose
+    assert ('class="warning"' in page) is chose
+
+
+def test_the_command_in_the_report_repeats_the_evaluation(phantoms, tmp_path):
+    from hymunet.cli import main
+
+    data = tmp_path / "my data"
+    pictures, truth, other = (data / name for name in ("the pictures", "by hand", "other's"))
+    for folder, kind in ((pictures, "images"), (truth, "masks"), (other, "masks")):
+        folder.mkdir(parents=True)
+        for path in (phantoms / kind).iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+    output = tmp_path / "out put"
+    options = {"images": pictures, "masks": truth, "num_labels": 2, "output": output}
+    result = evaluate(other, data, **options)
+    command = result.summary["made"]["command"]
+    words = shlex.split(command)
+    assert words[:4] == ["hymunet", "evaluate", str(other), str(data)]
+    for name, value in options.items():
+        assert words[words.index("--" + name.replace("_", "-")) + 1] == str(value)
+    assert not {"--force", "--split", "--device"} & set(words)
+    first = json.loads((output / "metrics.json").read_text("utf-8"))
+    (output / "metrics.json").unlink()
+    assert main(words[1:]) == 0
+    second = json.loads((output / "metrics.json").read_text("utf-8"))
+    assert second["classes"] == first["classes"]
+    assert second["made"]["command"] == command
+
+
+def test_flags_in_the_command(phantoms, model):
+    result = evaluate(model, phantoms, split="train", force=True, device="cpu")
+    words = shlex.split(result.summary["made"]["command"])
+    assert words[4:] == ["--split", "train", "--force", "--device", "cpu"]
 
 
 def test_a_run_folder_is_evaluated_by_its_own_split(phantoms, model, tmp_path):
@@ -207,10 +322,8 @@ def test_nested_structures_hold_the_ones_after_them(tmp_path):
     write_mask(tmp_path / "truth.png", truth)
     case = Case("x", (), label=tmp_path / "truth.png")
 
-    def predict(case, image):
-        return PredictedMask(predicted)
-
-    whole, core = score_case(case, ["whole", "core"], predict, nested=True)
+    reference = read_truth(case, None, 3)
+    whole, core = score_case(case, reference, predicted, ["whole", "core"], nested=True)
     assert (whole["dice"], core["dice"]) == (1, 0)
-    edge, _ = score_case(case, ["edge", "core"], predict)
+    edge, _ = score_case(case, reference, predicted, ["edge", "core"])
     assert edge["dice"] == pytest.approx(2 * 32 / (36 + 32))

@@ -11,17 +11,11 @@ from PIL import Image as Picture
 from hymunet.data.case import Case
 from hymunet.data.image_io import read_mask, write_mask
 from hymunet.data.phantoms import draw_lesion
-from hymunet.evaluation.evaluate import Evaluation, PredictedMask, score_case
-from hymunet.evaluation.figures import (
-    LONGEST_OUTLINE,
-    learning_curves,
-    outline,
-    score_by_size,
-    sorted_scores,
-    thumbnail,
-)
-from hymunet.evaluation.report import format_interval, format_value, write_report
-from hymunet.evaluation.strata import summarise
+from hymunet.evaluation.evaluate import Evaluation, score_case
+from hymunet.evaluation.formatting import format_interval, format_value
+from hymunet.evaluation.report import write_report
+from hymunet.evaluation.summary import summarise
+from hymunet.evaluation.truth import read_truth
 
 HEADER = (
     "epoch,step,lr,seconds,train_loss,train_cross_entropy,train_dice_loss,train_boundary,"
@@ -60,13 +54,17 @@ def write_cases(folder, count: int) -> list[Case]:
 def an_evaluation(cases: list[Case], notes: tuple[str, ...] = ()) -> tuple[Evaluation, object]:
     """Scores of masks that move further from the truth with each case; the last is missed."""
 
-    def predict(case, image=None):
+    def predict(case):
         index = cases.index(case)
         labels = read_mask(case.label).labels
         missed = index == len(cases) - 1
-        return PredictedMask(np.zeros_like(labels) if missed else np.roll(labels, index, axis=1))
+        return np.zeros_like(labels) if missed else np.roll(labels, index, axis=1)
 
-    rows = [row for case in cases for row in score_case(case, ["lesion"], predict)]
+    rows = [
+        row
+        for case in cases
+        for row in score_case(case, read_truth(case, None, 2), predict(case), ["lesion"])
+    ]
     summary, more = summarise(rows)
     made = {
         "command": "hymunet evaluate run data", "date": "2026-01-02 03:04 UTC", "seconds": 61.0,
@@ -156,60 +154,3 @@ def test_warnings_stand_at_the_top(tmp_path):
     write_report(tmp_path / "report.html", evaluation)
     text = (tmp_path / "report.html").read_text("utf-8")
     assert note in text[: text.index("<main>")]
-
-
-def test_an_outline_encloses_the_area_of_its_mask():
-    mask = np.zeros((40, 60), np.uint8)
-    mask[5:35, 10:50] = 1
-    points = np.array(
-        [pair.split() for pair in re.split("[ML]", outline(mask, (60, 40)))[1:]], dtype=float
-    )
-    x, y = points.T
-    area = abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
-    assert area == pytest.approx(mask.sum(), rel=0.01)
-    assert (x.min(), x.max(), y.min(), y.max()) == pytest.approx((10, 50, 5, 35), abs=0.6)
-    doubled = outline(mask, (120, 80))
-    assert max(float(p.split()[0]) for p in re.split("[ML]", doubled)[1:]) == pytest.approx(
-        100, 0.01
-    )
-
-
-def test_the_outline_of_a_speckled_mask_stays_short_and_of_nothing_is_empty():
-    speckle = np.random.default_rng(0).integers(0, 2, (600, 800)).astype(np.uint8)
-    assert 0 < len(outline(speckle, (320, 240))) <= LONGEST_OUTLINE
-    assert outline(np.zeros((9, 9), np.uint8), (9, 9)) == ""
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32], ids=lambda d: d.__name__)
-def test_thumbnails_are_small_and_show_the_slice_with_the_most_reference(dtype):
-    pixels = np.random.default_rng(0).integers(0, 255, (3, 50, 700)).astype(dtype)
-    flat = thumbnail(pixels, np.zeros((50, 700), np.uint8), np.zeros((50, 700), np.uint8))
-    assert (flat.width, flat.height) == (320, 23)
-    volume = np.zeros((9, 20, 30), np.uint8)
-    volume[4, 5:9, 5:9], volume[6, 5:15, 5:15] = 1, 1
-    deep = thumbnail(np.zeros((4, 9, 20, 30), dtype), volume, np.zeros_like(volume))
-    assert deep.where == "slice 7 of 9"
-    assert deep.truth
-    assert deep.predicted == ""
-
-
-def test_charts_of_many_cases_stay_small_and_say_what_they_show():
-    scores = np.random.default_rng(0).beta(9, 1, 20_000)
-    for chart in (sorted_scores(scores), score_by_size(scores / 2, scores)):
-        assert len(chart.svg) < 150_000
-        assert "20000 cases" in chart.alt + chart.title
-    assert f"median {np.median(scores):.3f}" in sorted_scores(scores).svg
-
-
-def test_the_same_numbers_give_the_same_chart():
-    assert sorted_scores([0.1, 0.5, 0.9]) == sorted_scores([0.9, 0.1, 0.5])
-
-
-def test_learning_curves_skip_what_is_no_number(tmp_path):
-    path = tmp_path / "metrics.csv"
-    path.write_text(HEADER, encoding="utf-8")
-    assert learning_curves(path) == []
-    path.write_text(HEADER + "1,1,0,1,0.5,,,,nan,0.25,\n2,2,0,1,0.4,,,,,,\n", encoding="utf-8")
-    loss, dice = learning_curves(path)
-    assert loss.alt == "Loss by epoch; at the end training 0.4."
-    assert "0.250" in dice.alt

@@ -7,7 +7,9 @@ from hymunet.network.fusion import FUSIONS, AttentionGateFusion, MambaGuidedFusi
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-@pytest.mark.parametrize(("dims", "fine", "coarse"), [(2, (8, 6), (4, 3)), (3, (6, 4, 4), (3, 2, 2))])
+@pytest.mark.parametrize(
+    ("dims", "fine", "coarse"), [(2, (8, 6), (4, 3)), (3, (6, 4, 4), (3, 2, 2))]
+)
 def test_the_shallow_shape_comes_out(name, dims, fine, coarse):
     fusion = FUSIONS[name](4, 6, dims, "batch").eval()
     assert fusion(torch.randn(2, 4, *fine), torch.randn(2, 6, *coarse)).shape == (2, 4, *fine)

@@ -115,7 +115,9 @@ def test_permuting_the_tokens_and_the_order_changes_nothing():
     }
     moved["order"] = permutation.argsort()[inputs["order"]]  # where each token went
     torch.testing.assert_close(
-        selective_scan(**moved), selective_scan(**inputs)[:, permutation], **TOLERANCE[torch.float64]
+        selective_scan(**moved),
+        selective_scan(**inputs)[:, permutation],
+        **TOLERANCE[torch.float64],
     )
 
 

@@ -1,7 +1,7 @@
 """Augmentation of a training sample: image, label and valid area together, as a function of a seed.
 
-MONAI's transforms where it has them; their random state is set for each sample, so a sample depends on
-(seed, epoch, case) and never on a worker, a rank or what was drawn before.
+MONAI's transforms where they fit; their random state is set for each sample, so a sample depends
+on (seed, epoch, case) and never on a worker, a rank or what was drawn before.
 """
 
 from typing import Any
@@ -16,11 +16,13 @@ from monai.transforms import (
     RandAffined,
     RandFlipd,
     RandGaussianNoised,
-    RandGaussianSmoothd,
     Randomizable,
     RandRotate90d,
 )
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
+
+from hymunet.errors import HyMUNetError
 
 _SPATIAL = ("image", "label", "valid")
 
@@ -54,21 +56,62 @@ class RandColour(Randomizable, MapTransform):
         return {**data, "image": image.clamp(0.0, 1.0)}
 
 
+class RandBlur(Randomizable, MapTransform):
+    """Gaussian blur of `sigma` pixels, drawn for each axis; the image is mirrored at its border.
+
+    Not MONAI's RandGaussianSmoothd: that sets what lies outside to 0, which darkens the border.
+    """
+
+    def __init__(self, prob: float = 0.15, sigma: tuple[float, float] = (0.3, 1.2)) -> None:
+        super().__init__(keys=("image",))
+        self.prob, self.sigma = prob, sigma
+
+    def __call__(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        image = data["image"]
+        sigmas = self.R.uniform(*self.sigma, size=image.ndim - 1)
+        if self.R.uniform() >= self.prob:
+            return data
+        blurred = gaussian_filter(image.numpy(), (0.0, *sigmas), mode="reflect")
+        return {**data, "image": torch.from_numpy(blurred)}
+
+
+class RandNoise(Randomizable, MapTransform):
+    """Gaussian noise of up to `std` times the standard deviation of each channel.
+
+    For volumes, whose units are arbitrary: a fixed deviation would be nothing in CT numbers and
+    everything in diffusion coefficients.
+    """
+
+    def __init__(self, prob: float = 0.15, std: float = 0.15) -> None:
+        super().__init__(keys=("image",))
+        self.prob, self.std = prob, std
+
+    def __call__(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.R.uniform() >= self.prob:
+            return data
+        image = data["image"]
+        axes = tuple(range(1, image.ndim))
+        strength = self.R.uniform(0.0, self.std) * image.std(dim=axes, correction=0, keepdim=True)
+        noise = torch.from_numpy(self.R.standard_normal(image.shape).astype(np.float32))
+        return {**data, "image": image + strength * noise}
+
+
 class Augment:
     """Flips, quarter turns, an affine map, colour and illumination, gamma, blur and noise.
 
     Args:
         spatial_dims: 2 or 3.
         intensity: Whether intensities are in [0, 1] (8- and 16-bit images), so that colour and
-            gamma make sense; volumes of arbitrary units get blur and noise only.
+            gamma make sense, and stay there; volumes of arbitrary units get blur and noise only.
         square: Whether all sides are equal, so that quarter turns keep the size.
     """
 
     def __init__(self, spatial_dims: int, intensity: bool = True, square: bool = True) -> None:
+        self.intensity, self.square = intensity, square and spatial_dims == 2
         axes = range(spatial_dims)
         turn = np.pi if spatial_dims == 2 else np.pi / 9
         steps: list[Any] = [RandFlipd(_SPATIAL, prob=0.5, spatial_axis=axis) for axis in axes]
-        if square and spatial_dims == 2:
+        if self.square:
             steps.append(RandRotate90d(_SPATIAL, prob=0.75, max_k=3))
         steps.append(
             RandAffined(
@@ -84,12 +127,8 @@ class Augment:
         )
         if intensity:
             steps += [RandColour(), RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.4))]
-        steps += [
-            RandGaussianSmoothd(
-                "image", prob=0.15, **{f"sigma_{'xyz'[a]}": (0.3, 1.2) for a in axes}
-            ),
-            RandGaussianNoised("image", prob=0.15, std=0.03),
-        ]
+        noise = RandGaussianNoised("image", prob=0.15, std=0.03) if intensity else RandNoise()
+        steps += [RandBlur(), noise]
         self.compose = Compose(steps)
 
     def __call__(
@@ -105,7 +144,15 @@ class Augment:
 
         Returns:
             image float32, label and valid uint8, in the shapes given.
+
+        Raises:
+            HyMUNetError: If the sides differ, but were said to be equal.
         """
+        if self.square and len(set(image.shape[1:])) > 1:
+            raise HyMUNetError(
+                f"an image of size {tuple(image.shape[1:])} does not keep its size when turned by "
+                "90 degrees; construct Augment with square=False"
+            )
         self.compose.set_random_state(seed=seed)
         tracked = get_track_meta()
         set_track_meta(False)  # metadata would make each transform several times slower
@@ -115,8 +162,9 @@ class Augment:
             )
         finally:
             set_track_meta(tracked)
+        augmented = torch.as_tensor(out["image"]).float().contiguous()
         return (
-            torch.as_tensor(out["image"]).float().contiguous(),
+            augmented.clamp(0.0, 1.0) if self.intensity else augmented,  # noise leaves the range
             torch.as_tensor(out["label"])[0].round().to(torch.uint8),
             torch.as_tensor(out["valid"])[0].round().to(torch.uint8),
         )

@@ -1,8 +1,8 @@
 """Decoded and resized cases on disk, so that loading never starves training.
 
-A case is decoded and resized once; later epochs, and later runs at the same size, map the result into
-memory. The key holds the path, size and time of each file and the geometry, so a changed file or
-setting makes a new entry. Entries are safetensors files, written whole or not at all.
+A case is decoded and resized once; later epochs, and later runs at the same size, map the result
+into memory. The key holds the path, size and time of each file and the geometry, so a changed file
+or setting makes a new entry. Entries are safetensors files, written whole or not at all.
 """
 
 import hashlib
@@ -11,8 +11,10 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from hymunet.data.preprocess import Preprocess, to_unit_range
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_bytes
 
+_Read = TypeVar("_Read")
 _VERSION = 1  # part of every key: raise it when what an entry holds changes
 
 
@@ -60,10 +63,20 @@ class CachedCase:
 
 
 def default_cache_folder() -> Path:
-    """$HYMUNET_CACHE, or `hymunet` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache)."""
-    if os.environ.get("HYMUNET_CACHE"):
-        return Path(os.environ["HYMUNET_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hymunet"
+    """$HYMUNET_CACHE, or `hymunet` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache).
+
+    Raises:
+        HyMUNetError: If none of them is set and the user has no home folder.
+    """
+    try:
+        if os.environ.get("HYMUNET_CACHE"):
+            return Path(os.environ["HYMUNET_CACHE"]).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hymunet"
+    except RuntimeError as error:
+        raise HyMUNetError(
+            "there is no home folder for the cache of prepared images; set HYMUNET_CACHE to a "
+            "folder that can be written to"
+        ) from error
 
 
 class CaseCache:
@@ -87,7 +100,7 @@ class CaseCache:
         folder: Path | None = None,
     ) -> None:
         self.preprocess, self.in_channels, self.num_labels = preprocess, in_channels, num_labels
-        self.folder = make_folder(folder or default_cache_folder())
+        self.folder = _writable(folder or default_cache_folder())
         self._geometry = (preprocess.config.resize, preprocess.config.image_size)
 
     def prepare(
@@ -125,40 +138,52 @@ class CaseCache:
 
     def facts(self, case: Case) -> CaseFacts:
         """The facts of one case, from its entry, which is made when missing."""
-        path = self._entry(case)
-        for _ in range(2):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    values = json.loads(file.metadata()["facts"])
-                return CaseFacts(
-                    case.id,
-                    values["sha256"],
-                    tuple(values["size"]),
-                    values["foreground"],
-                    tuple(values["notes"]),
-                )
-            except (OSError, SafetensorError, KeyError, TypeError):
-                self._fill(case, path)  # missing, or a broken entry from a full disk
-        raise HyMUNetError(f"cannot read back {path}; check the disk or set HYMUNET_CACHE elsewhere")
+
+        def read(path: Path) -> CaseFacts:
+            with safe_open(path, framework="pt") as file:
+                values = json.loads(file.metadata()["facts"])
+            return CaseFacts(
+                case.id,
+                values["sha256"],
+                tuple(values["size"]),
+                values["foreground"],
+                tuple(values["notes"]),
+            )
+
+        return self._read(case, read)
 
     def load(self, case: Case) -> CachedCase:
-        """The prepared tensors of one case; makes the entry when it is missing."""
+        """The prepared tensors of one case, from its entry, which is made when missing."""
+
+        def read(path: Path) -> CachedCase:
+            with safe_open(path, framework="pt") as file:
+                image, label = file.get_tensor("image"), file.get_tensor("label")
+                has_valid = "valid" in file.keys()  # noqa: SIM118
+                valid = file.get_tensor("valid") if has_valid else torch.ones_like(label)
+            return CachedCase(image, label, valid)
+
+        return self._read(case, read)
+
+    def _read(self, case: Case, read: Callable[[Path], _Read]) -> _Read:
+        """What `read` finds in the entry of `case`; an entry missing or cut short is made first."""
         path = self._entry(case)
-        if not path.exists():
-            self._fill(case, path)
-        with safe_open(path, framework="pt") as file:
-            image, label = file.get_tensor("image"), file.get_tensor("label")
-            has_valid = "valid" in file.keys()  # noqa: SIM118
-            valid = file.get_tensor("valid") if has_valid else torch.ones_like(label)
-        return CachedCase(image, label, valid)
+        # a full disk or a power cut may leave a broken entry
+        broken = (OSError, SafetensorError, KeyError, TypeError, ValueError)
+        with suppress(*broken):
+            return read(path)
+        self._fill(case, path)
+        try:
+            return read(path)
+        except broken as error:
+            raise HyMUNetError(
+                f"cannot read back {path} ({error}); check the disk or set HYMUNET_CACHE elsewhere"
+            ) from error
 
     def _entry(self, case: Case) -> Path:
-        files = [*case.channels, case.label, case.valid]
-        stamp = [
-            (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-            for path in files
-            if path is not None
-        ]
+        """Where `case` is kept: a name made of its files' paths, sizes and times, and geometry."""
+        # a place for each file, so that a valid area is never taken for a label
+        files = [case.label, case.valid, *case.channels]
+        stamp = [None if path is None else _stamp(case, path) for path in files]
         key = json.dumps([_VERSION, stamp, self._geometry, self.in_channels, self.num_labels])
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.safetensors"
@@ -176,7 +201,7 @@ class CaseCache:
             "foreground": float((mask.labels > 0).mean()),
             "notes": [*image.notes, *mask.notes],
         }
-        make_folder(path.parent)
+        _writable(path.parent)
         entry = save({k: v.contiguous() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
         if shutil.disk_usage(path.parent).free < 2 * len(entry):
             raise HyMUNetError(
@@ -185,7 +210,9 @@ class CaseCache:
             )
         write_bytes(path, entry)
 
-    def _resize(self, pixels: np.ndarray, labels: np.ndarray, num_labels: int) -> tuple[Tensor, Tensor]:
+    def _resize(
+        self, pixels: np.ndarray, labels: np.ndarray, num_labels: int
+    ) -> tuple[Tensor, Tensor]:
         image = torch.from_numpy(np.ascontiguousarray(pixels))
         label = torch.from_numpy(np.ascontiguousarray(labels))[None]
         resized = self.preprocess.resize(to_unit_range(image)[None])[0]
@@ -193,3 +220,24 @@ class CaseCache:
             # a quarter of the space; half a grey level of rounding is below the noise of any camera
             resized = (resized * 255.0).round().clamp(0, 255).to(torch.uint8)
         return resized, self.preprocess.resize_labels(label, num_labels)[0]
+
+
+def _stamp(case: Case, path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise HyMUNetError(
+            f"case {case.id}: {path} cannot be read ({error.strerror or error}); it was there when "
+            "the data were listed: bring it back or mount its disk"
+        ) from error
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        return make_folder(folder)
+    except HyMUNetError as error:
+        raise HyMUNetError(
+            f"the cache of prepared images cannot be kept in {folder} ({error.__cause__}); free "
+            "the place or set HYMUNET_CACHE to another folder"
+        ) from error

@@ -1,24 +1,18 @@
-"""Picture and volume files to arrays: decoded whole or refused, every conversion named."""
+"""Images and masks from picture and volume files, every conversion named."""
 
-import math
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    ImageFile,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
-from PIL import Image as Pillow
 
+from hymunet.data.decode import (
+    broken,
+    check_file,
+    check_size,
+    decode_picture,
+    picture_channels,
+)
 from hymunet.data.masks_io import (
     VOLUME_SUFFIXES,
     Mask,
@@ -35,21 +29,7 @@ __all__ = ["SUFFIXES", "Image", "Mask", "read_image", "read_mask", "stem_of", "w
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", *VOLUME_SUFFIXES)
 MAX_PIXELS = 250_000_000
-
-# The classes themselves, not Pillow.open: that checks every picture against one process-wide
-# size limit, warns, and cannot be told otherwise without changing it for everybody.
-_DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"II*\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0*", TiffImagePlugin.TiffImageFile),
-    (b"II+\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0+", TiffImagePlugin.TiffImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-    (b"RIFF", WebPImagePlugin.WebPImageFile),
-)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_strict_decoding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -148,7 +128,7 @@ def read_mask(path: Path, num_labels: int = 2, max_pixels: int = MAX_PIXELS) -> 
                 f"mask {path} has {len(stored)} channels; expected one volume of class indices"
             )
         return class_indices(stored[0], path, num_labels, False, notes)
-    picture, notes, lossy = _decode(path, max_pixels)
+    picture, notes, lossy = decode_picture(path, max_pixels)
     values, notes = stored_values(picture, path, notes)
     return class_indices(values, path, num_labels, lossy, notes)
 
@@ -157,8 +137,8 @@ def _read_one(path: Path, max_pixels: int) -> Image:
     if is_volume(path):
         pixels, spacing_mm, affine, notes = _read_volume(path, max_pixels)
     else:
-        picture, notes, _ = _decode(path, max_pixels)
-        pixels, notes = _channels(picture, path, notes)
+        picture, notes, _ = decode_picture(path, max_pixels)
+        pixels, notes = picture_channels(picture, path, notes)
         spacing_mm = affine = None
     if pixels.dtype not in (np.uint8, np.uint16):
         if pixels.dtype != np.float32:
@@ -174,132 +154,12 @@ def _read_one(path: Path, max_pixels: int) -> Image:
     return Image(np.ascontiguousarray(pixels), spacing_mm, affine, tuple(notes))
 
 
-def _decode(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str], bool]:
-    """The decoded and upright picture, notes, and whether its compression loses values."""
-    _check_file(path)
-    try:
-        with open(path, "rb") as file, _whole_or_nothing():
-            head = file.read(132)
-            file.seek(0)
-            picture = _decoder(path, head)(file, str(path))
-            pages = getattr(picture, "n_frames", 1)
-            if pages > 1:
-                raise HyMUNetError(
-                    f"{path} holds {pages} pages or frames; expected one picture: save the one you "
-                    "mean as a file of its own, or a stack as NIfTI (.nii.gz)"
-                )
-            _check_size(path, picture.size[::-1], max_pixels)
-            notes = []
-            if picture.mode[:1] != "I" and any("16" in str(tile[3]) for tile in picture.tile):
-                notes.append("16-bit colour reduced to 8 bits a channel")
-            lossy = isinstance(
-                picture, (JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
-            ) or picture.info.get("compression") in ("jpeg", "webp")
-            turned = picture.getexif().get(0x0112, 1) in range(2, 9)
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-    except HyMUNetError:
-        raise
-    except MemoryError as error:
-        raise HyMUNetError(f"{path} does not fit into memory; reduce its size first") from error
-    except Exception as error:  # a decoder raises whatever the broken bytes led it into
-        raise HyMUNetError(_broken(path, error)) from error
-    if turned:
-        notes.append("turned upright as its EXIF orientation says")
-    return upright, notes, lossy
-
-
-@contextmanager
-def _whole_or_nothing() -> Iterator[None]:
-    """Keeps Pillow from filling up a picture cut short, should some other code have asked it to."""
-    if not ImageFile.LOAD_TRUNCATED_IMAGES:
-        yield
-        return
-    with _strict_decoding:  # the switch is the whole process's
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
-
-
-def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
-    for signature, decoder in _DECODERS:
-        if head.startswith(signature):
-            return decoder
-    kind = "a DICOM file" if head[128:132] == b"DICM" else "none of these"
-    raise HyMUNetError(
-        f"{path} is {kind}; expected PNG, JPEG, TIFF, BMP, WebP or NIfTI (.nii, .nii.gz): "
-        "export it as one of them"
-    )
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise HyMUNetError(f"{path} is a folder; expected an image file")
-    if not path.exists():
-        raise HyMUNetError(f"{path} does not exist; check the name, or where you started from")
-    try:
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise HyMUNetError(f"{path} is empty (0 bytes): copy or export it again")
-    except OSError as error:
-        raise HyMUNetError(f"{path} cannot be opened: {error.strerror or error}") from error
-
-
-def _check_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:
-    if 0 in shape:
-        raise HyMUNetError(f"{path} has size {shape}: there is nothing in it, export it again")
-    if math.prod(shape) > max_pixels:
-        raise HyMUNetError(
-            f"{path} has size {shape}, {math.prod(shape)} pixels, more than the limit of "
-            f"{max_pixels}: crop or shrink it, or raise max_pixels if the memory is there"
-        )
-
-
-def _broken(path: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"{path} is broken or cut short ({reason}): copy, download or export it again"
-
-
-def _channels(picture: Pillow.Image, path: Path, notes: list[str]) -> tuple[np.ndarray, list[str]]:
-    """(channels, height, width) as numbers, and the notes with what was done for it."""
-    mode = picture.mode
-    if mode == "1":
-        return np.asarray(picture)[None].astype(np.uint8) * 255, [*notes, "1-bit read as 0 and 255"]
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        values = np.asarray(picture)[None]
-        # older Pillows decode 16-bit PNG to 32 bits
-        short = mode.startswith("I;16") or isinstance(picture, PngImagePlugin.PngImageFile)
-        return values.astype(np.uint16 if short else values.dtype.newbyteorder("=")), notes
-    see_through = "transparency" in picture.info or mode in ("LA", "La", "PA", "RGBA", "RGBa")
-    if mode in ("P", "PA"):
-        notes = [*notes, "palette converted to RGB"]
-    elif mode in ("CMYK", "YCbCr", "HSV"):
-        notes = [*notes, f"{mode} converted to RGB without a colour profile"]
-    elif mode not in ("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX"):
-        raise HyMUNetError(
-            f"{path} has the colour mode {mode}; expected grey, RGB, palette or CMYK: export as RGB"
-        )
-    if not see_through:
-        values = np.asarray(picture if mode == "L" else picture.convert("RGB"))
-        return np.moveaxis(np.atleast_3d(values), -1, 0), notes
-    grey = mode in ("L", "LA", "La")
-    values = np.moveaxis(np.asarray(picture.convert("LA" if grey else "RGBA")), -1, 0)
-    colour, alpha = values[:-1], values[-1:]
-    if (alpha == 255).all():
-        return colour, [*notes, "opaque alpha channel dropped"]
-    # exact rounding of colour * alpha / 255 in integers
-    product = (2 * colour.astype(np.uint32) * alpha + 255) // 510
-    return product.astype(np.uint8), [*notes, "alpha composited on black"]
-
-
 def _read_volume(
     path: Path, max_pixels: int
 ) -> tuple[np.ndarray, tuple[float, ...] | None, np.ndarray, list[str]]:
     """(channels, *spatial) with axes the reverse of the file's, spacing, affine, notes."""
     nibabel = import_nibabel(path)
-    _check_file(path)
+    check_file(path)
     notes: list[str] = []
     try:
         volume = nibabel.load(path, mmap=False)
@@ -312,13 +172,13 @@ def _read_volume(
                 f"{path} has shape {volume.shape} of {stored_type}; expected real numbers, "
                 "(x, y, z) or (x, y, z, channels): save each volume as a file of its own"
             )
-        _check_size(path, shape, max_pixels)
+        check_size(path, shape, max_pixels)
         values = np.asanyarray(volume.dataobj).reshape(shape).T
         affine, unit = volume.affine, volume.header.get_xyzt_units()[0]
     except HyMUNetError:
         raise
     except Exception as error:  # zlib, gzip, struct, header and memory errors of a broken file
-        raise HyMUNetError(_broken(path, error)) from error
+        raise HyMUNetError(broken(path, error)) from error
     if not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
     if len(shape) < 4:

@@ -1,30 +1,20 @@
 """Training, validation and test parts: seeded, by group, balanced in lesion size, saved as JSON."""
 
-import csv
 import hashlib
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hymunet.data.masks_io import listed
+from hymunet.data.tables import check_table, repeated
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_text
 
 PARTS = ("train", "val", "test")
-_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 SIZE_BINS = 5
 
 
@@ -45,11 +35,6 @@ class Split:
     test: tuple[str, ...]
     seed: int | None = None
     notes: tuple[str, ...] = ()
-
-
-def part_name(name: str) -> str | None:
-    """ "train", "val" or "test" for a name such as "Training" or "validation"; None for others."""
-    return _NAMES.get(name.strip().lower())
 
 
 def make_split(
@@ -81,7 +66,7 @@ def make_split(
         if values is not None and len(values) != len(ids):
             raise HyMUNetError(f"{len(ids)} ids, but {len(values)} {name}; expected one a case")
     if len(set(ids)) != len(ids):
-        raise HyMUNetError(f"case ids occur twice: {listed(_twice(ids))}; make them unique")
+        raise HyMUNetError(f"case ids occur twice: {listed(repeated(ids))}; make them unique")
     if sizes is not None and not np.isfinite(np.asarray(sizes, float)).all():
         raise HyMUNetError("lesion sizes contain NaN or infinity; expected area fractions")
 
@@ -189,86 +174,6 @@ def split_from_table(ids: Sequence[str], table: Mapping[str, str]) -> Split:
     return _split(chosen, None, ["as given by the data's split table"])
 
 
-def check_table(ids: Iterable[str], table: Mapping[str, str], where: str) -> dict[str, str]:
-    """`table` with its parts named "train", "val" and "test", one for each of `ids`.
-
-    Raises:
-        HyMUNetError: If a part has another name, or the cases are not those of `ids`.
-    """
-    ids = set(ids)
-    bad = sorted({name for name in table.values() if part_name(name) is None})
-    if bad:
-        raise HyMUNetError(
-            f"{where} names the parts {listed(map(repr, bad))}; expected train, val or test"
-        )
-    unknown, missing = sorted(set(table) - ids), sorted(ids - set(table))
-    if unknown:
-        raise HyMUNetError(
-            f"{where} names {len(unknown)} cases that the data do not have: {listed(unknown)}; "
-            "remove them or bring their files"
-        )
-    if missing:
-        raise HyMUNetError(
-            f"{where} leaves out {len(missing)} cases of the data: {listed(missing)}; "
-            "give each a part, or move its files away"
-        )
-    return {id: _NAMES[name.strip().lower()] for id, name in sorted(table.items())}
-
-
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names (lower case) and rows of a CSV file with a header, comma or semicolon.
-
-    Raises:
-        HyMUNetError: If it is no UTF-8 text, has no rows, or a row has too many or too few cells.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise HyMUNetError(f"{path} is not UTF-8 text; save it as CSV UTF-8") from error
-    except OSError as error:
-        raise HyMUNetError(f"{path} cannot be read: {error.strerror or error}") from error
-    header = text.split("\n", 1)[0]
-    delimiter = ";" if header.count(";") > header.count(",") else ","
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise HyMUNetError(f"{path} is not a CSV file: {error}; save it as CSV UTF-8") from error
-    numbered = [(n, [cell.strip() for cell in line]) for n, line in enumerate(lines, 1)]
-    numbered = [(n, line) for n, line in numbered if any(line)]
-    if len(numbered) < 2:
-        raise HyMUNetError(f"{path} has no rows; expected a header and a row for each case")
-    columns = [name.lower() for name in numbered[0][1]]
-    if len(set(columns)) != len(columns):
-        raise HyMUNetError(f"{path} has columns of the same name: {listed(_twice(columns))}")
-    for number, line in numbered[1:]:
-        if len(line) != len(columns):
-            raise HyMUNetError(
-                f"{path}, row {number} has {len(line)} cells, the header {len(columns)}: quote "
-                "names that contain the separator"
-            )
-    return columns, [dict(zip(columns, line, strict=True)) for _, line in numbered[1:]]
-
-
-def read_split_table(path: Path, ids: Iterable[str]) -> dict[str, str]:
-    """Case id -> "train", "val" or "test" from a CSV file with the columns case and split.
-
-    Raises:
-        HyMUNetError: If a column is missing, a case stands in it twice, or the names do not fit.
-    """
-    columns, rows = read_table(path)
-    if "case" not in columns or "split" not in columns:
-        raise HyMUNetError(f"{path} has the columns {listed(columns)}; expected case and split")
-    cases = [row["case"] for row in rows]
-    if len(set(cases)) != len(cases):
-        raise HyMUNetError(f"{path} names cases twice: {listed(_twice(cases))}; keep one row each")
-    return check_table(ids, {row["case"]: row["split"] for row in rows}, str(path))
-
-
-def _twice(names: Sequence[str]) -> list[str]:
-    seen: set[str] = set()
-    return sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
-
-
 def save_split(path: Path, split: Split) -> None:
     """Writes `split` as JSON, whole or not at all."""
     write_text(Path(path), json.dumps(asdict(split), indent=1, ensure_ascii=False) + "\n")
@@ -299,9 +204,9 @@ def load_split(path: Path) -> Split:
             f"split file {path} is not a split; expected lists of names under train, val, test and "
             "notes, and a seed (a number or null)"
         )
-    twice = _twice([id for part in PARTS for id in content[part]])
-    if twice:
-        raise HyMUNetError(f"split file {path} names cases twice: {listed(twice)}; draw it again")
+    again = repeated([id for part in PARTS for id in content[part]])
+    if again:
+        raise HyMUNetError(f"split file {path} names cases twice: {listed(again)}; draw it again")
     return _split(content, content["seed"], content["notes"])
 
 

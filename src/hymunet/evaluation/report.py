@@ -1,7 +1,5 @@
-"""An evaluation for people: tables in the terminal, and one HTML file that needs no network."""
+"""An evaluation as one HTML file for people, with its pictures in it; needs no network."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,13 +9,17 @@ import numpy as np
 
 from hymunet.data.case import Case
 from hymunet.data.image_io import read_image, read_mask
-from hymunet.evaluation.strata import STRATA, mean_over_classes
+from hymunet.evaluation.formatting import format_interval, format_value, unit_of
+from hymunet.evaluation.provenance import how_made
+from hymunet.evaluation.seen import FORCED, OPTIMISTIC
+from hymunet.evaluation.strata import STRATA
+from hymunet.evaluation.summary import headline_means, mean_over_classes
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
 
 if TYPE_CHECKING:
-    from hymunet.evaluation.evaluate import Evaluation, Predicted
-    from hymunet.evaluation.figures import Chart
+    from hymunet.evaluation.charts import Chart
+    from hymunet.evaluation.evaluate import Evaluation
 
 HEADLINE = ("dice", "iou", "precision", "hd95")
 TILES = 4  # cases shown as best, median and worst
@@ -34,7 +36,7 @@ def write_report(
     path: Path,
     evaluation: "Evaluation",
     run: Path | None = None,
-    predict: "Callable[[Case], Predicted] | None" = None,
+    predict: "Callable[[Case], np.ndarray] | None" = None,
 ) -> None:
     """Writes the self-contained HTML report of an evaluation.
 
@@ -42,7 +44,7 @@ def write_report(
         path: The file to write, normally report.html.
         evaluation: What `hymunet.evaluation.evaluate.evaluate` returned.
         run: The run folder, for learning curves and how the model was made; None: left out.
-        predict: Gives the mask of a case again, for the pictures; None: no pictures.
+        predict: Gives the class indices of a case again, for the pictures; None: no pictures.
 
     Raises:
         HyMUNetError: If the file cannot be written, or a case can no longer be read.
@@ -73,77 +75,9 @@ def write_report(
         any_failure=any(
             ids for entry in summary["classes"].values() for ids in entry["failures"].values()
         ),
-        made=_how_made(summary, run),
+        made=how_made(summary, run),
     )
     write_text(path, page)
-
-
-def print_tables(evaluation: "Evaluation") -> None:
-    """Prints the averages by class, the strata's Dice and the notes to the terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console, summary = Console(), evaluation.summary
-    for name, entry in summary["classes"].items():
-        title = f"{summary['data']}: {name}, {entry['n']} cases"
-        if summary["trained_on"]:
-            title += f" - {summary['trained_on']} of them TRAINED ON"
-        if summary["chose_the_epoch"]:
-            title += f" - {summary['chose_the_epoch']} of them chose the epoch: optimistic"
-        table = Table(title=escape(title), title_justify="left")
-        table.add_column("metric")
-        for heading in ("per-image mean", "95 % interval", "without empties", "pooled"):
-            table.add_column(heading, justify="right")
-        for metric, mean in entry["per_image"].items():
-            unit = unit_of(metric, summary)
-            table.add_row(
-                METRICS[metric].label + (f" ({unit})" if unit else ""),
-                format_value(mean["mean"], metric),
-                format_interval(mean, metric),
-                format_value(entry["without_empty"][metric], metric),
-                format_value(entry["pooled"].get(metric), metric),
-            )
-        console.print(table)
-        found = [f"{len(ids)} {kind.replace('_', ' ')}" for kind, ids in entry["failures"].items()]
-        console.print(
-            f"  {', '.join(found)}; 'without empties' is the mean over the "
-            f"{entry['n_without_empty']} cases where both masks hold something\n",
-            highlight=False,
-        )
-    for note in evaluation.notes:
-        console.print(f"  note: {escape(note)}", highlight=False)
-    if evaluation.report is not None:
-        console.print(f"  report: {escape(str(evaluation.report))}", highlight=False)
-
-
-def unit_of(metric: str, summary: Mapping[str, Any]) -> str:
-    """The unit of a metric's mean: "", px, mm, voxels, mm², mm³."""
-    kind = METRICS[metric].unit
-    return "" if kind == "" else (summary[f"{kind}_unit"] or "")
-
-
-def format_value(value: float | None, metric: str) -> str:
-    """Three decimals for ratios, two to none for lengths and areas by their size, – for nothing."""
-    if value is None:
-        return "–"
-    if METRICS[metric].unit == "":
-        return f"{value:.3f}"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def format_interval(mean: Mapping[str, float | None], metric: str) -> str:
-    """`low to high`; – when all cases are of one group."""
-    if mean["low"] is None:
-        return "–"
-    return f"{format_value(mean['low'], metric)} to {format_value(mean['high'], metric)}"
-
-
-def headline_means(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Per-image means of the one class, or of the mean over classes when there are several."""
-    if "mean_of_classes" in summary:
-        return summary["mean_of_classes"]
-    return next(iter(summary["classes"].values()))["per_image"]
 
 
 def _title(summary: Mapping[str, Any]) -> str:
@@ -153,11 +87,11 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _is_warning(note: str) -> bool:
-    return note.startswith("FORCED") or "chose the epoch" in note
+    return note.startswith(FORCED) or OPTIMISTIC in note
 
 
 def _charts(evaluation: "Evaluation", run: Path | None) -> "dict[str, list[Chart]]":
-    from hymunet.evaluation.figures import learning_curves, score_by_size, sorted_scores
+    from hymunet.evaluation.charts import learning_curves, score_by_size, sorted_scores
 
     curves = []
     if run is not None and (run / "metrics.csv").is_file():
@@ -184,10 +118,10 @@ def _strata_axis(summary: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _tiles(
-    evaluation: "Evaluation", predict: "Callable[[Case], Predicted] | None"
+    evaluation: "Evaluation", predict: "Callable[[Case], np.ndarray] | None"
 ) -> list[dict[str, Any]]:
     """The best, median and worst cases as pictures, no case twice."""
-    from hymunet.evaluation.figures import thumbnail
+    from hymunet.evaluation.thumbnails import thumbnail
 
     if predict is None:
         return []
@@ -204,7 +138,7 @@ def _tiles(
             assert case.label is not None
             pixels = read_image(case.channels, None).pixels if case.channels else None
             truth = read_mask(case.label, labels).labels
-            picture = thumbnail(pixels, truth, predict(case).mask)
+            picture = thumbnail(pixels, truth, predict(case))
             shown.append({"case": case.id, "dice": dices[case.id], "picture": picture})
         groups.append({"title": title, "cases": shown})
     return groups
@@ -221,88 +155,3 @@ def _ranks(ranked: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
         ("Around the median", ranked[middle : middle + count]),
         ("Best", ranked[:count]),
     ]
-
-
-def _how_made(summary: Mapping[str, Any], run: Path | None) -> list[dict[str, Any]]:
-    """Tables of (name, text): this evaluation, then what the run folder tells of the training."""
-    made = summary["made"]
-    tables = [
-        {
-            "title": "This evaluation",
-            "rows": [
-                ("command", made["command"]),
-                ("model or masks", summary["prediction"]),
-                ("data", f"{summary['data']}, {summary['truth']}"),
-                ("part", summary["split"] or "all cases"),
-                ("date", made["date"]),
-                ("duration", _duration(made["seconds"])),
-                ("machine", made["machine"]),
-                ("versions", _text(made["versions"])),
-                ("intervals", f"{summary['interval']}, {summary['groups']} groups"),
-            ],
-            "open": True,
-        }
-    ]
-    if run is None:
-        return tables
-    provenance = _read(run / "provenance.json")
-    settings = _read(run / "config.yaml")
-    if "seed" in settings:
-        provenance = {"seed": settings["seed"]} | provenance
-    training = [
-        (name.removesuffix("seconds").replace("_", " ") + "duration", _duration(value))
-        if name.endswith("seconds") and isinstance(value, int | float)
-        else (name.replace("_", " "), _text(value))
-        for name, value in provenance.items()
-    ]
-    if (run / "split.json").is_file() and "split_sha256" not in provenance:
-        digest = hashlib.sha256((run / "split.json").read_bytes()).hexdigest()
-        training.append(("split.json (SHA-256)", digest[:16]))
-    if training:
-        tables.append({"title": "Training", "rows": training, "open": True})
-    if settings:
-        tables.append({"title": "Training settings", "rows": _flat(settings), "open": False})
-    return tables
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file's mapping; empty when there is no such file or nothing legible in it."""
-    import yaml
-
-    if not path.is_file():
-        return {}
-    try:
-        text = path.read_text("utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        return {path.name: f"not legible: {error}"}
-    return content if isinstance(content, dict) else {path.name: content}
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names."""
-    rows: list[tuple[str, str]] = []
-    for name, value in content.items():
-        if isinstance(value, Mapping) and value:
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", _text(value)))
-    return rows
-
-
-def _text(value: Any, longest: int = 400) -> str:
-    """A value in words, cut at `longest` characters."""
-    if isinstance(value, Mapping):
-        text = ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
-    elif isinstance(value, list | tuple):
-        text = ", ".join(_text(inner) for inner in value)
-    else:
-        text = "–" if value is None else str(value)
-    return text if len(text) <= longest else text[:longest] + "…"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -4,7 +4,14 @@ import numpy as np
 from scipy import ndimage
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too (https://jfly.uni-koeln.de/color/)
-COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
+COLOURS = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 
 
 def draw_overlay(pixels: np.ndarray, mask: np.ndarray, tint: float = 0.18) -> np.ndarray:

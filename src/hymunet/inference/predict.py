@@ -1,4 +1,4 @@
-"""`hymunet predict`: masks, measurements and, when asked for, probabilities and overlays of images."""
+"""`hymunet predict`: masks, measurements and, when asked for, probabilities and overlays."""
 
 import csv
 import io
@@ -6,12 +6,16 @@ import json as json_library
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from hymunet.errors import HyMUNetError
+
+if TYPE_CHECKING:
+    from hymunet.inference.predictor import Prediction
+    from hymunet.network.config import HyMUNetConfig
 
 
 @dataclass
@@ -46,20 +50,26 @@ def predict(
 ) -> PredictReport:
     """Segments images with a trained model.
 
-    Writes OUTPUT/<stem>.png (0 and 255 for one structure, class indices for several) at each input's
-    own size, or <stem>.nii.gz on the same grid for volumes, and measurements.csv and
-    measurements.json. An input that cannot be read does not stop the others: it is listed at the
-    end, and the exit code is 1.
+    Writes OUTPUT/<stem>.png (0 and 255 for one structure, class indices for several) at the input's
+    own size, or <stem>.nii.gz on its grid for volumes, and measurements.csv and
+    measurements.json. An input that cannot be read, or does not fit into memory, does not stop the
+    others: it is listed at the end, and the exit code is 1.
 
     Args:
         inputs: Files, folders (searched with their subfolders) and globs.
         model: A model file (.safetensors) or a run folder.
         output: Folder for the results; created when missing.
-        probability: Also write <stem>_probability.png, 16-bit: 65535 is 1.
-        overlay: Also write <stem>_overlay.png: the image with the outline drawn on it.
+        probability: Also write <stem>_probability.png, 16-bit: 65535 is 1; with several output
+            channels <stem>_0_probability.png and so on. Pictures only.
+        overlay: Also write <stem>_overlay.png: the image with the outline drawn on it. Pictures
+            only.
         threshold: Probability from which a pixel belongs to the structure; default: the model's.
         device: cpu or cuda; default: CUDA when there is one.
         json: Print the results as JSON instead of a table.
+
+    Raises:
+        HyMUNetError: If the model, an input's name or the output folder cannot be used, or results
+            would overwrite each other or an input; nothing is written then.
     """
     from hymunet.data.formats import find_images
     from hymunet.files import make_folder, write_text
@@ -68,22 +78,31 @@ def predict(
     console = Console(stderr=True)
     path = find_model(model)
     predictor = Predictor(path, device=device, threshold=threshold)
+    config = predictor.config
+    if config.spatial_dims == 3 and (probability or overlay):
+        raise HyMUNetError(
+            f"probability maps and overlays are written for pictures only, and {path} segments "
+            "volumes; leave --probability and --overlay out"
+        )
     images = find_images(inputs)
-    targets = _targets(images, output, predictor.config.spatial_dims)
+    targets = {image: _targets(image, output, config, probability, overlay) for image in images}
+    _check_targets(inputs, targets, output)
     make_folder(output)
-    console.print(f"model: {path}, {describe_model(predictor.info)}", highlight=False)
+    line = f"model: {path}, {describe_model(predictor.info)}"
+    console.print(line, highlight=False, markup=False)
 
     report = PredictReport()
     for image in track(images, "segmenting", console=console, transient=True):
         try:
             prediction = predictor(image)
-            _write(prediction, targets[image], predictor, probability, overlay)
+            _write(prediction, targets[image], config.num_labels)
         except (HyMUNetError, MemoryError) as error:
             report.failed[str(image)] = str(error) or "not enough memory"
             continue
-        report.written.append(targets[image])
+        mask = targets[image].mask
+        report.written.append(mask)
         for row in prediction.measurements:
-            report.measurements.append({"image": str(image), "mask": str(targets[image]), **row})
+            report.measurements.append({"image": str(image), "mask": str(mask), **row})
     write_text(output / "measurements.csv", _as_csv(report.measurements))
     summary = {"measurements": report.measurements, "failed": report.failed, "model": str(path)}
     text = json_library.dumps(summary, indent=2)
@@ -95,59 +114,72 @@ def predict(
     return report
 
 
-def _targets(images: Sequence[Path], output: Path, spatial_dims: int) -> dict[Path, Path]:
+@dataclass(frozen=True)
+class _Targets:
+    """The files that one input becomes."""
+
+    mask: Path
+    probabilities: tuple[Path, ...]  # one an output channel, or none
+    overlay: Path | None
+
+    def all(self) -> list[Path]:
+        return [self.mask, *self.probabilities, *([self.overlay] if self.overlay else [])]
+
+
+def _targets(
+    image: Path, output: Path, config: "HyMUNetConfig", probability: bool, overlay: bool
+) -> _Targets:
     from hymunet.data.image_io import stem_of
 
-    suffix = ".png" if spatial_dims == 2 else ".nii.gz"
-    targets: dict[Path, Path] = {}
+    stem = stem_of(image)
+    channels = [""] if config.num_classes == 1 else [f"_{i}" for i in range(config.num_classes)]
+    return _Targets(
+        output / f"{stem}{'.png' if config.spatial_dims == 2 else '.nii.gz'}",
+        tuple(output / f"{stem}{c}_probability.png" for c in channels) if probability else (),
+        output / f"{stem}_overlay.png" if overlay else None,
+    )
+
+
+def _check_targets(inputs: Sequence[str], targets: dict[Path, _Targets], output: Path) -> None:
+    """Refuses what would overwrite an input or another result."""
     owners: dict[Path, Path] = {}
-    for image in images:
-        target = output / f"{stem_of(image)}{suffix}"
-        if target in owners:
-            raise HyMUNetError(
-                f"{owners[target]} and {image} would both be written to {target}; predict them in "
-                "two calls with different --output folders"
-            )
-        owners[target] = image
-        targets[image] = target
-    clash = [str(image) for image in images if image.resolve() in {t.resolve() for t in owners}]
+    for image, files in targets.items():
+        for target in files.all():
+            if target in owners:
+                raise HyMUNetError(
+                    f"{owners[target]} and {image} would both be written to {target}; predict them "
+                    "in two calls with different --output folders"
+                )
+            owners[target] = image
+    written = {target.resolve() for target in owners}
+    clash = [str(image) for image in targets if image.resolve() in written]
     if clash:
         raise HyMUNetError(
             f"the output would overwrite its own input {clash[0]}; choose another --output folder"
         )
-    return targets
-
-
-def _write(
-    prediction: Any, target: Path, predictor: Any, probability: bool, overlay: bool
-) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from hymunet.data.image_io import stem_of, write_mask
-    from hymunet.files import write_with
-    from hymunet.inference.overlay import draw_overlay
-
-    stem = stem_of(target)
-    write_mask(target, prediction.mask, like=prediction.image)
-    flat = prediction.mask.ndim == 2
-    if probability and flat:
-        for name, one in zip(_names(predictor), prediction.probability, strict=True):
-            grey = Image.fromarray((one * 65535.0).round().astype(np.uint16))
-            write_with(target.with_name(f"{stem}{name}_probability.png"), grey.save)
-    if overlay and flat:
-        picture = Image.fromarray(draw_overlay(prediction.image.pixels, prediction.mask))
-        write_with(target.with_name(f"{stem}_overlay.png"), picture.save)
-    if (probability or overlay) and not flat:
+    if any(Path(given).is_dir() and Path(given).resolve() == output.resolve() for given in inputs):
         raise HyMUNetError(
-            "probability maps and overlays are written for pictures only; leave --probability and "
-            f"--overlay out for volumes (the mask {target} was written)"
+            f"the output folder {output} is an input folder, where the next call would take masks "
+            "for images; choose another --output folder"
         )
 
 
-def _names(predictor: Any) -> list[str]:
-    count = predictor.config.num_classes
-    return [""] if count == 1 else [f"_{i}" for i in range(count)]
+def _write(prediction: "Prediction", targets: _Targets, num_labels: int) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from hymunet.data.image_io import write_mask
+    from hymunet.files import write_with
+    from hymunet.inference.overlay import draw_overlay
+
+    write_mask(targets.mask, prediction.mask, prediction.image, num_labels)
+    if targets.probabilities:
+        for target, one in zip(targets.probabilities, prediction.probability, strict=True):
+            grey = Image.fromarray((one * 65535.0).round().astype(np.uint16))
+            write_with(target, grey.save)
+    if targets.overlay is not None:
+        picture = Image.fromarray(draw_overlay(prediction.image.pixels, prediction.mask))
+        write_with(targets.overlay, picture.save)
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:
@@ -160,6 +192,7 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _print(report: PredictReport, total: int, output: Path, console: Console) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=None, box=None, header_style="bold")
@@ -169,11 +202,12 @@ def _print(report: PredictReport, total: int, output: Path, console: Console) ->
     for row in report.measurements[:12]:
         millimetres = row.get("area_mm2", row.get("volume_mm3"))
         unit = "mm²" if "area_mm2" in row else "mm³"
-        pixels = f"{row.get('area_px', row.get('volume_voxels')):,} px"
-        area = pixels if millimetres is None else f"{millimetres:,.1f} {unit}"
-        table.add_row(
-            Path(row["image"]).name, row["class"], area, f"{row['fraction']:.1%}", str(row["parts"])
-        )
+        flat = "area_px" in row
+        count = f"{row['area_px']:,} px" if flat else f"{row['volume_voxels']:,} voxels"
+        area = count if millimetres is None else f"{millimetres:,.1f} {unit}"
+        # names may hold brackets, which rich would take for its markup
+        name, structure = escape(Path(row["image"]).name), escape(row["class"])
+        table.add_row(name, structure, area, f"{row['fraction']:.1%}", str(row["parts"]))
     console.print(table)
     if len(report.measurements) > 12:
         console.print(f"... {len(report.measurements) - 12} more rows in measurements.csv")
@@ -181,6 +215,7 @@ def _print(report: PredictReport, total: int, output: Path, console: Console) ->
         f"{len(report.written)} of {total} images segmented into {output} "
         f"(masks, measurements.csv, measurements.json)",
         highlight=False,
+        markup=False,
     )
     if report.failed:
         console.print(f"[red]{len(report.failed)} failed:")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,13 @@ class Predictor:
         model: A model file, a run folder (its best.safetensors), or a network (then `info` should
             hold its preprocessing).
         device: `cpu`, `cuda`, ...; None takes CUDA when there is one.
-        threshold: Probability from which a pixel belongs to a structure (sigmoid models); None takes
-            the model file's, or 0.5.
+        threshold: Probability from which a pixel belongs to a structure (sigmoid models); None
+            takes the model file's, or 0.5.
         info: Metadata for a network that does not come from a file.
 
     Raises:
-        HyMUNetError: If the model cannot be used or the threshold is not in (0, 1).
+        HyMUNetError: If the model or the device cannot be used, the threshold is not in (0, 1), or
+            the metadata do not fit the network.
     """
 
     def __init__(
@@ -65,9 +66,7 @@ class Predictor:
             network, self.info = model, dict(info or {})
         else:
             network, self.info = load_model(find_model(model))
-        if device == "cuda" and not torch.cuda.is_available():
-            raise HyMUNetError("there is no CUDA device here; leave --device out to use the CPU")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _find_device(device)
         self.network = network.eval().to(self.device)
         self.config = network.config
         default = PreprocessConfig(
@@ -81,13 +80,29 @@ class Predictor:
             if "preprocess" in self.info
             else Preprocess(default)
         )
-        self.threshold = float(threshold or self.info.get("threshold") or 0.5)
+        chosen = self.preprocess.config
+        if len(chosen.mean) != self.config.in_channels or chosen.multiple % self.config.stride:
+            raise HyMUNetError(
+                f"the preprocessing, for {len(chosen.mean)} channels and multiples of "
+                f"{chosen.multiple}, does not fit the network, of {self.config.in_channels} "
+                f"channels and stride {self.config.stride}"
+            )
+        if threshold is None:
+            threshold = self.info.get("threshold", 0.5)
+        self.threshold = float(threshold)
         if not 0.0 < self.threshold < 1.0:
-            raise HyMUNetError(f"the threshold must be between 0 and 1, not {threshold}")
+            raise HyMUNetError(
+                f"the threshold must lie between 0 and 1, both excluded, not {threshold}"
+            )
         structures = self.config.num_labels - 1
         self.classes: list[str] = self.info.get("classes") or (
             ["foreground"] if structures == 1 else [f"class {i + 1}" for i in range(structures)]
         )
+        if len(self.classes) != structures:
+            raise HyMUNetError(
+                f"the model separates {structures} structures, but its metadata name "
+                f"{len(self.classes)} ({', '.join(self.classes)}); name each but the background"
+            )
 
     def __call__(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Prediction:
         """Segments one image.
@@ -97,17 +112,32 @@ class Predictor:
                 (channels, *spatial) of uint8, uint16 or float.
 
         Raises:
-            HyMUNetError: If the image cannot be read or has other channels than the model.
+            HyMUNetError: If the image cannot be read, has other channels than the model, or does
+                not fit into memory.
+            NonFiniteError: If the image, or what the network makes of it, is not finite.
         """
         decoded = self._decode(image)
-        pixels = torch.from_numpy(np.ascontiguousarray(decoded.pixels))[None].to(self.device)
-        probability = self.probability(pixels)[0].cpu().numpy()
+        try:
+            return self._segment(decoded)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise HyMUNetError(
+                f"an image of size {decoded.pixels.shape[1:]} does not fit into the memory of "
+                f"{self.device}: shrink or crop it, or use a machine with more"
+            ) from error
+
+    def _segment(self, decoded: Image) -> Prediction:
+        # writable, since torch warns of what is not: a decoder may lend its own memory
+        pixels = torch.from_numpy(np.require(decoded.pixels, requirements=("C", "W")))[None]
+        probability = self.probability(pixels.to(self.device))[0].cpu().numpy()
         mask = self.cut(probability)
+        nested = self.config.activation == "sigmoid"
         return Prediction(
             mask,
             probability,
             decoded.spacing_mm,
-            measure(mask, self.classes, decoded.spacing_mm),
+            measure(mask, self.classes, decoded.spacing_mm, nested),
             decoded.notes,
             decoded,
         )
@@ -150,12 +180,46 @@ class Predictor:
                 f"this model reads {channels} channels of {self.config.spatial_dims}-D images, "
                 f"(channels, {axes}), but the image's shape is {pixels.shape}"
             )
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            bad = int(np.size(pixels) - np.isfinite(pixels).sum())
-            raise NonFiniteError(
-                f"the image has {bad} values that are NaN or infinite; replace them before predicting"
+        if pixels.size == 0:
+            raise HyMUNetError(f"the image has shape {pixels.shape}: there is nothing in it")
+        # torch knows neither other byte orders nor half of numpy's floats
+        dtype = np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
+        if dtype not in (np.uint8, np.uint16, np.float32):
+            raise HyMUNetError(
+                f"an image must be uint8 (255 is white), uint16 (65535 is white) or float, but it "
+                f"is {pixels.dtype}; convert it with .astype()"
             )
-        return image
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite: reported next
+            pixels = pixels.astype(dtype, copy=False)
+        if dtype.kind == "f" and not np.isfinite(pixels).all():
+            bad = int(pixels.size - np.isfinite(pixels).sum())
+            raise NonFiniteError(
+                f"the image has {bad} values that are NaN, infinite or beyond float32; replace "
+                "them first"
+            )
+        return replace(image, pixels=pixels)
+
+
+def _find_device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise HyMUNetError(f"there is no device {name!r}; expected cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise HyMUNetError(
+            f"there is no CUDA device here that {name} could mean; leave --device out to use what "
+            "there is"
+        )
+    return device
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch says so by RuntimeErrors, and only some of them have a type of their own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(w in str(error) for w in ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED"))
 
 
 def find_model(model: str | Path) -> Path:
@@ -169,8 +233,8 @@ def find_model(model: str | Path) -> Path:
         inside = path / "best.safetensors"
         if not inside.is_file():
             raise HyMUNetError(
-                f"the folder {path} holds no best.safetensors; give a model file or the folder of a "
-                "run that has finished its first epoch"
+                f"the folder {path} holds no best.safetensors; give a model file or the folder of "
+                "a run that has finished its first epoch"
             )
         return inside
     return path
@@ -182,7 +246,9 @@ def describe_model(info: dict[str, Any]) -> str:
     cases = len(info.get("cases", {}).get("train", []))
     data = training.get("data", "unknown data")
     licence = info.get("licence") or "not stated: that of its training data applies"
-    return f"trained on {data} ({cases} cases); licence: {licence}; research use, not a medical device"
+    return (
+        f"trained on {data} ({cases} cases); licence: {licence}; research use, not a medical device"
+    )
 
 
 def json_ready(prediction: Prediction, source: str) -> str:

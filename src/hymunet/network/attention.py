@@ -1,13 +1,14 @@
 """Self-attention block: the rival of Visual Mamba on the same skeleton (stage letter A).
 
-Pre-norm Transformer (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Dosovitskiy et al. 2020,
-https://arxiv.org/abs/2010.11929) with a depth-wise convolution as positional encoding (Chu et al.
-2021, https://arxiv.org/abs/2102.10882), so that any image size works. Quadratic in the tokens.
+Pre-norm Transformer (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Dosovitskiy et al.
+2020, https://arxiv.org/abs/2010.11929) with a depth-wise convolution as positional encoding (Chu et
+al. 2021, https://arxiv.org/abs/2102.10882), so that any image size works. Quadratic in the tokens.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hymunet.errors import HyMUNetError
 from hymunet.network.conv import CONV, DropPath
 
 
@@ -16,7 +17,7 @@ class AttentionBlock(nn.Module):
     (B, *spatial, C), same shape out.
 
     Raises:
-        ValueError: If `channels` is not a multiple of `head_channels`.
+        HyMUNetError: If `channels` is not a multiple of `head_channels`.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class AttentionBlock(nn.Module):
     ) -> None:
         super().__init__()
         if channels % head_channels:
-            raise ValueError(
+            raise HyMUNetError(
                 f"an attention stage of {channels} channels cannot be cut into heads of "
                 f"{head_channels}; choose dims that are multiples of head_channels"
             )

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from hymunet.errors import HyMUNetError
+
 
 @dataclass(frozen=True)
 class HyMUNetConfig:
@@ -28,7 +30,7 @@ class HyMUNetConfig:
         deep_supervision: Whether training also returns logits of the coarser decoder levels.
 
     Raises:
-        ValueError: If sizes do not fit each other, naming the field.
+        HyMUNetError: If sizes do not fit each other, naming the field.
     """
 
     in_channels: int = 3
@@ -53,14 +55,14 @@ class HyMUNetConfig:
         object.__setattr__(self, "dims", tuple(self.dims))
         object.__setattr__(self, "depths", tuple(self.depths))
         if len(self.stages) < 2 or set(self.stages) - set("CMA"):
-            raise ValueError(
+            raise HyMUNetError(
                 f"stages must be two or more of the letters C (convolution), M (Mamba) and "
                 f"A (attention), such as 'CCMM', not {self.stages!r}"
             )
         for name in ("dims", "depths"):
             sizes = getattr(self, name)
             if len(sizes) != len(self.stages) or min(sizes) < 1:
-                raise ValueError(
+                raise HyMUNetError(
                     f"{name} must be {len(self.stages)} positive numbers, one a letter of stages "
                     f"{self.stages!r}, not {sizes}"
                 )
@@ -73,17 +75,17 @@ class HyMUNetConfig:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+                raise HyMUNetError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name in ("in_channels", "num_classes", "d_state", "expand", "head_channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+                raise HyMUNetError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if self.activation == "softmax" and self.num_classes < 2:
-            raise ValueError(
+            raise HyMUNetError(
                 "softmax over 1 class is always 1; use num_classes=2 (background and structure) "
                 "or activation='sigmoid'"
             )
         if not 0.0 <= self.drop_path < 1.0 or self.decoder_depth < 0:
-            raise ValueError(
+            raise HyMUNetError(
                 f"drop_path must be in [0, 1) and decoder_depth 0 or more, not {self.drop_path} "
                 f"and {self.decoder_depth}"
             )
@@ -99,7 +101,7 @@ class HyMUNetConfig:
         return self.num_classes + (self.activation == "sigmoid")
 
     def drop_path_rates(self, stage: int) -> list[float]:
-        """Stochastic depth of each block of `stage`: linear from 0 to `drop_path` over all blocks."""
+        """Stochastic depth of each block of `stage`: from 0 to `drop_path`, linear over all."""
         last = max(1, sum(self.depths) - 1)
         first = sum(self.depths[:stage])
         return [self.drop_path * (first + i) / last for i in range(self.depths[stage])]

@@ -1,13 +1,15 @@
 """Convolution parts: normalisation by name, the stem, down-sampling and the residual block.
 
 The shallow stages of HyM-UNet are residual convolutions (He et al. 2016,
-https://arxiv.org/abs/1512.03385): texture and edges are local, and a 3x3 convolution is the cheapest
-thing that sees them.
+https://arxiv.org/abs/1512.03385): texture and edges are local, and a 3x3 convolution is the
+cheapest thing that sees them.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hymunet.errors import HyMUNetError
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -19,7 +21,7 @@ def make_norm(name: str, channels: int, spatial_dims: int) -> nn.Module:
     """`batch` (fastest, for batches of 8 and more), `instance` or `group` (for batches of 1 or 2).
 
     Raises:
-        ValueError: If the name is none of these.
+        HyMUNetError: If the name is none of these.
     """
     if name == "batch":
         return _BATCH_NORM[spatial_dims](channels)
@@ -28,7 +30,7 @@ def make_norm(name: str, channels: int, spatial_dims: int) -> nn.Module:
     if name == "group":
         groups = next(g for g in range(max(1, channels // 8), 0, -1) if channels % g == 0)
         return nn.GroupNorm(groups, channels)
-    raise ValueError(f"conv_norm must be 'batch', 'instance' or 'group', not {name!r}")
+    raise HyMUNetError(f"conv_norm must be 'batch', 'instance' or 'group', not {name!r}")
 
 
 def conv_norm(

@@ -24,7 +24,10 @@ class Decoder(nn.Module):
         )
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                *(ResidualConvBlock(config.dims[i], dims, norm) for _ in range(config.decoder_depth))
+                *(
+                    ResidualConvBlock(config.dims[i], dims, norm)
+                    for _ in range(config.decoder_depth)
+                )
             )
             for i in levels
         )

@@ -73,9 +73,7 @@ def attention_stage(config: HyMUNetConfig, stage: int) -> TokenStage:
     channels = config.dims[stage]
     return TokenStage(
         [
-            AttentionBlock(
-                channels, config.spatial_dims, config.head_channels, drop_path=rate
-            )
+            AttentionBlock(channels, config.spatial_dims, config.head_channels, drop_path=rate)
             for rate in config.drop_path_rates(stage)
         ],
         channels,

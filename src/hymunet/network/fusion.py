@@ -1,7 +1,7 @@
 """Skips: how an encoder feature meets the deeper feature that comes up the decoder.
 
-`MambaGuidedFusion` is the paper's MGF-Skip as we read it (arXiv 2511.17988: deep semantics as gating
-signals on shallow features); the other two are what it is compared with.
+`MambaGuidedFusion` is the paper's MGF-Skip as we read it (arXiv 2511.17988: deep semantics as
+gating signals on shallow features); the other two are what it is compared with.
 """
 
 import torch

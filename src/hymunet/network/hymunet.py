@@ -1,4 +1,4 @@
-"""HyM-UNet: convolutions where the image is fine, Visual Mamba where it is deep, gated skips between.
+"""HyM-UNet: convolutions in the fine stages, Visual Mamba in the deep ones, gated skips between.
 
     image --stem--> C --down--> C --down--> M --down--> M        encoder (stages="CCMM")
                     |           |           |           |
@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hymunet.errors import HyMUNetError
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.conv import upsample
 from hymunet.network.decoder import Decoder, Head
@@ -35,7 +36,7 @@ class HyMUNet(nn.Module):
         mode only: a list of logits at full size, from the finest decoder level to the coarsest.
 
     Raises:
-        ValueError: If sizes do not fit each other, or an image does not fit the network.
+        HyMUNetError: If sizes do not fit each other, or an image does not fit the network.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 1, **sizes: Any) -> None:
@@ -82,14 +83,14 @@ class HyMUNet(nn.Module):
         config = self.config
         if image.ndim != config.spatial_dims + 2 or image.shape[1] != config.in_channels:
             axes = "height, width" if config.spatial_dims == 2 else "depth, height, width"
-            raise ValueError(
+            raise HyMUNetError(
                 f"image must be (batch, {config.in_channels} channels, {axes}), but its shape is "
                 f"{tuple(image.shape)}"
             )
         size = tuple(image.shape[2:])
         if any(side % config.stride or side == 0 for side in size):
             padded = tuple(max(1, -(-side // config.stride)) * config.stride for side in size)
-            raise ValueError(
+            raise HyMUNetError(
                 f"image size {size} is not a multiple of the network stride {config.stride}; "
                 f"pad to {padded} or use Predictor, which pads and crops for you"
             )

@@ -15,7 +15,7 @@ def info(
     spatial_dims: Literal[2, 3] = 2,
     stages: str = "CCMM",
     skip: Literal["mgf", "concat", "attention"] = "mgf",
-    image_size: int = 256,
+    image_size: int | None = None,
     json: bool = False,
 ) -> dict[str, Any]:
     """Shows a network: parameters, multiply-adds, receptive field, a row a stage.
@@ -28,9 +28,14 @@ def info(
         spatial_dims: 2 for pictures, 3 for volumes.
         stages: A letter a stage: C convolution, M Visual Mamba, A attention.
         skip: How encoder features reach the decoder.
-        image_size: Side of the image for which multiply-adds are counted.
+        image_size: Side of the image for which multiply-adds are counted, rounded up to what the
+            network takes; default: 256, and 64 for volumes.
         json: Print JSON instead of a table.
+
+    Raises:
+        HyMUNetError: If the model file cannot be used, or sizes or letters are none.
     """
+    from hymunet.errors import HyMUNetError
     from hymunet.network.hymunet import PRESETS
     from hymunet.network.model_file import load_model
     from hymunet.network.summary import summarise
@@ -39,9 +44,15 @@ def info(
     if model is not None:
         network, metadata = load_model(model)
     else:
+        if preset not in PRESETS:
+            raise HyMUNetError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
         network = PRESETS[preset](
             in_channels, num_classes, spatial_dims=spatial_dims, stages=stages, skip=skip
         )
+    if image_size is None:
+        image_size = 256 if network.config.spatial_dims == 2 else 64
+    if image_size < 1:
+        raise HyMUNetError(f"image_size must be 1 pixel or more, not {image_size}")
     stride = network.config.stride
     side = -(-image_size // stride) * stride
     summary = summarise(network, (side,) * network.config.spatial_dims)
@@ -59,7 +70,9 @@ def _print(summary: Any, result: dict[str, Any], name: str) -> None:
     from rich.table import Table
 
     size = " x ".join(map(str, summary.image_size))
-    table = Table(title=f"HyM-UNet {name}: {result['config']['stages']} at {size}", title_justify="left")
+    table = Table(
+        title=f"HyM-UNet {name}: {result['config']['stages']} at {size}", title_justify="left"
+    )
     table.add_column("part")
     table.add_column("kind")
     table.add_column("output", justify="right")

@@ -35,8 +35,11 @@ def save_model(path: Path | str, model: HyMUNet, info: dict[str, Any] | None = N
     """
     path = Path(path)
     path = path if path.suffix else path.with_suffix(".safetensors")
-    metadata = {"format": FORMAT, "architecture": asdict(model.config), **(info or {})}
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    # last, so that info read from another file cannot contradict the weights
+    metadata = {**(info or {}), "format": FORMAT, "architecture": asdict(model.config)}
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
     write_bytes(path, save(weights, {_KEY: json.dumps(metadata, sort_keys=True)}))
     return path
 
@@ -48,31 +51,40 @@ def read_info(path: Path | str) -> dict[str, Any]:
         HyMUNetError: If the file is missing, truncated, a pickle, or no HyM-UNet model.
     """
     path = Path(path)
-    _refuse_what_is_no_safetensors(path)
+    if not path.is_file():
+        raise HyMUNetError(
+            f"there is no model file {path}; give the .safetensors file of a run, "
+            "such as runs/mine/best.safetensors"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise HyMUNetError(
-            f"{path} is not a whole safetensors file ({error}); it was truncated or altered: "
-            "copy or download it again"
-        ) from error
+    except (SafetensorError, OSError) as error:
+        raise HyMUNetError(_unreadable(path, error)) from error
     if _KEY not in metadata:
         raise HyMUNetError(
             f"{path} is a safetensors file, but not a HyM-UNet model (its metadata has no "
             f"{_KEY!r} entry); use a file that `hymunet train` or save_pretrained() wrote"
         )
-    info = json.loads(metadata[_KEY])
-    if info.get("format", 0) > FORMAT:
+    try:
+        info = json.loads(metadata[_KEY])
+        newest, architecture = int(info["format"]), dict(info["architecture"])
+    except (ValueError, TypeError, KeyError) as error:
         raise HyMUNetError(
-            f"{path} has model format {info['format']}, this version reads up to {FORMAT}; "
-            "update hymunet"
+            f"the {_KEY!r} metadata of {path} are damaged ({error!r}): expected JSON with a format "
+            "number and an architecture; use the file that was written by training"
+        ) from error
+    if newest > FORMAT:
+        raise HyMUNetError(
+            f"{path} has model format {newest}, this version reads up to {FORMAT}; update hymunet"
         )
-    return info
+    return {**info, "architecture": architecture}
 
 
 def load_model(path: Path | str) -> tuple[HyMUNet, dict[str, Any]]:
-    """The network in evaluation mode, and the file's metadata.
+    """The network in evaluation mode and float32 on the CPU, and the file's metadata.
+
+    Draws no random numbers: what is seeded before gives the same after.
 
     Raises:
         HyMUNetError: As `read_info`, or if the weights do not belong to the architecture.
@@ -87,31 +99,41 @@ def load_model(path: Path | str) -> tuple[HyMUNet, dict[str, Any]]:
             "not know; update hymunet"
         )
     try:
-        model = HyMUNet(**info["architecture"])
-    except (TypeError, ValueError) as error:
+        # on the meta device nothing is drawn or allocated, however large the sizes in the file
+        with torch.device("meta"):
+            model = HyMUNet(**info["architecture"])
+    except (TypeError, ValueError, RuntimeError) as error:
         raise HyMUNetError(f"{path} describes an impossible architecture: {error}") from error
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     _check_weights(path, model, weights)
-    # half-precision files are computed with in float32
-    model.load_state_dict(weights)
+    # half-precision files are computed with in float32; copies, since what safetensors returns is
+    # the file itself, which may be replaced or cut short later
+    types = {name: value.dtype for name, value in model.state_dict().items()}
+    copies = {name: value.to(types[name], copy=True) for name, value in weights.items()}
+    model.load_state_dict(copies, assign=True)
     return model.eval(), info
 
 
-def _refuse_what_is_no_safetensors(path: Path) -> None:
-    if not path.is_file():
-        raise HyMUNetError(
-            f"there is no model file {path}; give the .safetensors file of a run, "
-            "such as runs/mine/best.safetensors"
-        )
-    with open(path, "rb") as file:
-        start = file.read(4)
-    # a bare pickle starts with the PROTO opcode, torch.save's with a zip's signature
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
-        raise HyMUNetError(
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why what safetensors has refused is no model."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as reason:
+        return f"cannot read the model file {path}: {reason.strerror or reason}"
+    # torch.save writes a zip; a pickle starts with PROTO and its number, unless these are the
+    # lowest bytes of a safetensors header's length, which a brace follows
+    pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5")
+    if start.startswith(b"PK\x03\x04") or (pickled and start[8:] != b"{"):
+        return (
             f"{path} is a pickle (as torch.save writes); loading one can run any code, so it is "
             "refused: convert it to .safetensors with the software that made it"
         )
+    return (
+        f"{path} is not a whole safetensors file ({error}); it was truncated or altered: "
+        "copy or download it again"
+    )
 
 
 def _check_weights(path: Path, model: HyMUNet, weights: dict[str, torch.Tensor]) -> None:

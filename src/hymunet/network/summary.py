@@ -9,7 +9,9 @@ from hymunet.network.attention import AttentionBlock
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.mamba import SS2D
 
-SCAN_MULTIPLY_ADDS = 5  # a state update: delta A, delta u, (delta u) B, decay h + ., C h; and one exp
+SCAN_MULTIPLY_ADDS = (
+    5  # a state update: delta A, delta u, (delta u) B, decay h + ., C h; and one exp
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class PartSummary:
 
     `multiply_adds` are those of convolutions, linear layers and attention; `scan_updates` counts
     state updates of the selective scan, 5 multiply-adds and 1 exponential each. `receptive_field`
-    is the side in input pixels that one output position can depend on; None: the whole image.
+    is the side in input pixels that one output position can depend on; None: the whole image. The
+    statistics of instance and group norms, which are the whole image's, do not count as seeing.
     """
 
     name: str
@@ -48,7 +51,11 @@ def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
     """Runs one image of `image_size` (a multiple of the stride) through `model` and counts.
 
     Each multiplication with its addition counts one. Normalisations, activations, gates and
-    interpolations are left out, as is usual; they are a few per cent.
+    interpolations are left out, as is usual; they are a few per cent. The model is left in the
+    modes, training or evaluation, in which it came.
+
+    Raises:
+        ValueError: If the size does not fit the network.
     """
     config = model.config
     costs: dict[nn.Module, tuple[int, int]] = {}
@@ -76,13 +83,14 @@ def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
     hooks = [module.register_forward_hook(count) for module in model.modules()]
     hooks += [modules[-1].register_forward_hook(remember) for _, _, modules in parts[:-1]]
     hooks.append(model.head.register_forward_hook(remember))
-    device = next(model.parameters()).device
-    training = model.training
+    image = next(model.parameters()).new_zeros(1, config.in_channels, *image_size)
+    modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, config.in_channels, *image_size, device=device))
+            model.eval()(image)
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
         for hook in hooks:
             hook.remove()
 

@@ -58,7 +58,7 @@ def selective_scan_reference(
 
     h = inputs.new_zeros(batch, directions, channels, A.shape[-1])
     ys = []
-    # unbind, not x[:, t]: the backward of indexing is a full-size tensor a step, quadratic in length
+    # unbind, not x[:, t]: the backward of indexing is a full-size tensor a step, hence quadratic
     for dt, dt_u, B_t, C_t in zip(
         step_size.unbind(1), (step_size * inputs).unbind(1), B.unbind(1), C.unbind(1), strict=True
     ):

@@ -1,4 +1,4 @@
-"""Training samples in an order, and with an augmentation, that depend on (seed, epoch, case) alone."""
+"""Training samples, whose order and augmentation depend on (seed, epoch, case) alone."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from hymunet.data.preprocess import Preprocess, to_unit_range
 
 
 def sample_seed(seed: int, epoch: int, case_id: str) -> int:
-    """A 32-bit seed for one sample of one epoch; case ids are hashed by CRC-32, the same anywhere."""
+    """A 32-bit seed for one sample of one epoch; ids are hashed by CRC-32, the same anywhere."""
     words = [seed, epoch, zlib.crc32(case_id.encode())]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 

@@ -1,10 +1,13 @@
 """A training from a data set to a run folder; running it again on the folder goes on."""
 
+import hashlib
 import logging
-import os
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +15,23 @@ from typing import Any
 import lightning
 import torch
 from rich.console import Console
-from rich.progress import Progress, TimeRemainingColumn
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache, CaseFacts
-from hymunet.data.case import Case
-from hymunet.data.duplicates import hash_images, near_duplicate_groups
 from hymunet.data.formats import Dataset, find_dataset
-from hymunet.data.image_io import read_image
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.data.splits import Split, load_split, make_split, save_split, split_from_table
+from hymunet.data.splits import Split
 from hymunet.errors import HyMUNetError
 from hymunet.network.hymunet import PRESETS, HyMUNet
 from hymunet.network.model_file import read_info
-from hymunet.training.dataset import CaseDataset, EpochSampler, training_statistics
+from hymunet.training.dataset import training_statistics
 from hymunet.training.lightning_module import SegmentationTask
+from hymunet.training.loading import (
+    choose_split,
+    contrast_median,
+    kind_of_images,
+    make_loader,
+    prepare,
+)
 from hymunet.training.options import TrainOptions
 from hymunet.training.recorder import Recorder
 from hymunet.training.run_folder import RunFolder, machine_facts
@@ -76,12 +78,12 @@ def fit(
     for note in dataset.notes:
         console.print(f"  {note}", highlight=False)
 
-    in_channels, spatial_dims = _kind_of_images(dataset.cases[0])
+    in_channels, spatial_dims = kind_of_images(dataset.cases[0])
     network = _build(options, in_channels, spatial_dims)
     geometry = _geometry(options, network, spatial_dims)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
-    facts = _prepare(dataset.cases, cache, console)
-    split = _split(run, dataset, facts, options, resuming)
+    facts = prepare(dataset.cases, cache, console)
+    split = choose_split(run.split, dataset, facts, options, resuming)
     for note in split.notes:
         console.print(f"  {note}", highlight=False)
     console.print(
@@ -97,8 +99,8 @@ def fit(
     preprocess = Preprocess(geometry)
 
     loaders = [
-        _loader(train_cases, cache, preprocess, options, training=True),
-        _loader(val_cases, cache, preprocess, options, training=False),
+        make_loader(train_cases, cache, preprocess, options, training=True),
+        make_loader(val_cases, cache, preprocess, options, training=False),
     ]
     task = SegmentationTask(network, options, steps_per_epoch=len(loaders[0]))
     device = _device(options)
@@ -121,6 +123,9 @@ def fit(
     )
     run.write_provenance(provenance)
     info = _model_info(dataset, split, facts, options, preprocess, provenance)
+    info["training"]["contrast_median"] = contrast_median(
+        train_cases, in_channels, network.config.num_labels
+    )
     recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console)
     trainer = _trainer(options, device, recorder)
     if checkpoint is not None:
@@ -128,13 +133,13 @@ def fit(
     else:
         console.print(
             f"training {options.preset} ({provenance['parameters']:,} parameters) on "
-            f"{provenance['machine']['device']}, {options.epochs} epochs of {len(loaders[0])} steps",
+            f"{provenance['machine']['device']}, {options.epochs} epochs of {len(loaders[0])} "
+            "steps",
             highlight=False,
         )
     started = time.monotonic()
-    trainer.fit(task, loaders[0], loaders[1], ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with _interrupts_as_they_are(trainer):
+        trainer.fit(task, loaders[0], loaders[1], ckpt_path=checkpoint, weights_only=True)
     provenance["finished"] = True
     provenance["epochs"] = len(recorder.rows)
     provenance["best_epoch"] = recorder.best_epoch
@@ -142,6 +147,23 @@ def fit(
     provenance["last_session_seconds"] = round(time.monotonic() - started, 1)
     run.write_provenance(provenance)
     return _finished(run, dataset, split)
+
+
+@contextmanager
+def _interrupts_as_they_are(trainer: lightning.Trainer) -> Iterator[None]:
+    """Lightning turns Ctrl-C into exit code 1 and leaves the signal ignored for the rest of the
+    process, a notebook's kernel for instance; here it stays a KeyboardInterrupt."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 def split_summary(split: Split) -> dict[str, int]:
@@ -155,13 +177,6 @@ def _finished(run: RunFolder, dataset: Dataset, split: Split) -> FinishedRun:
     return FinishedRun(
         run, dataset, split, provenance["epochs"], provenance["best_epoch"], val["val_dice"]
     )
-
-
-def _kind_of_images(case: Case) -> tuple[int, int]:
-    """(channels, spatial dimensions): pictures are read as RGB, volumes as they are."""
-    pixels = read_image(case.channels, None).pixels
-    spatial_dims = pixels.ndim - 1
-    return (3 if spatial_dims == 2 and len(case.channels) == 1 else len(pixels)), spatial_dims
 
 
 def _build(options: TrainOptions, in_channels: int, spatial_dims: int) -> HyMUNet:
@@ -182,112 +197,11 @@ def _build(options: TrainOptions, in_channels: int, spatial_dims: int) -> HyMUNe
 
 def _geometry(options: TrainOptions, network: HyMUNet, spatial_dims: int) -> PreprocessConfig:
     channels, stride = network.config.in_channels, network.config.stride
-    filler = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "multiple": stride}
+    mean, std = (0.0,) * channels, (1.0,) * channels  # until the training images' are known
     if spatial_dims == 3:
-        return PreprocessConfig(None, "native", "image", **filler)
-    side = options.image_size
-    return PreprocessConfig((side, side), options.resize, "dataset", **filler)
-
-
-def _prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[CaseFacts]:
-    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("reading cases", total=len(cases))
-        facts = cache.prepare(cases, lambda: progress.advance(bar))
-    notes: dict[str, int] = {}
-    for fact in facts:
-        for note in fact.notes:
-            notes[note] = notes.get(note, 0) + 1
-    for note, count in sorted(notes.items(), key=lambda item: -item[1])[:5]:
-        console.print(f"  {count} files: {note}", highlight=False)
-    return facts
-
-
-def _split(
-    run: RunFolder,
-    dataset: Dataset,
-    facts: Sequence[CaseFacts],
-    options: TrainOptions,
-    resuming: bool,
-) -> Split:
-    if resuming and run.split.exists():
-        split = load_split(run.split)
-        missing = {*split.train, *split.val, *split.test} - {case.id for case in dataset.cases}
-        if missing:
-            raise HyMUNetError(
-                f"{len(missing)} cases of {run.split} are no longer in the data "
-                f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
-            )
-        return split
-    ids = [case.id for case in dataset.cases]
-    if dataset.split is not None:
-        split = split_from_table(ids, dataset.split)
-    else:
-        split = make_split(
-            ids, _groups(dataset.cases), [fact.foreground for fact in facts], seed=options.seed
-        )
-    if not split.train or not split.val:
-        raise HyMUNetError(
-            f"a training needs cases to learn from and cases to validate on, but the split has "
-            f"{len(split.train)} train and {len(split.val)} val cases; add some to split.csv"
-        )
-    save_split(run.split, split)
-    return split
-
-
-def _groups(cases: Sequence[Case]) -> list[str]:
-    """The group of each case: what the data set says, else its cluster of near-duplicate pictures."""
-    pictures = [case.channels[0] for case in cases]
-    if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in pictures):
-        return [case.group or case.id for case in cases]
-    clusters = near_duplicate_groups(hash_images(pictures))
-    return [case.group or f"cluster {c}" for case, c in zip(cases, clusters, strict=True)]
-
-
-def _loader(
-    cases: Sequence[Case],
-    cache: CaseCache,
-    preprocess: Preprocess,
-    options: TrainOptions,
-    training: bool,
-) -> DataLoader[dict[str, Tensor]]:
-    config = preprocess.config
-    augment = None
-    if training and options.augment:
-        square = config.image_size is not None and len(set(config.image_size)) == 1
-        augment = Augment(
-            2 if config.image_size else 3,
-            intensity=config.normalisation == "dataset",
-            square=square and config.resize == "squeeze",
-        )
-    workers = options.workers
-    if workers == "auto":
-        # on two cores a worker takes from the training as much as it gives
-        workers = min(4, max(0, (os.cpu_count() or 1) - 2)) if training else 0
-    return DataLoader(
-        CaseDataset(cases, cache, preprocess, augment, options.seed),
-        batch_size=options.batch_size,
-        sampler=EpochSampler(len(cases), options.seed, shuffle=training),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        collate_fn=collate,
-        # a last batch of one or two would make noisy batch statistics
-        drop_last=training and len(cases) >= options.batch_size,
-    )
-
-
-def collate(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stacks samples; smaller ones are padded at the far ends, where nothing is valid."""
-    size = [max(sides) for sides in zip(*(s["label"].shape for s in samples), strict=True)]
-
-    def fit_to(tensor: Tensor) -> Tensor:
-        pads: list[int] = []
-        for side, spatial in zip(reversed(size), reversed(tensor.shape), strict=False):
-            pads += [0, side - spatial]
-        return F.pad(tensor, pads) if any(pads) else tensor
-
-    batch = {name: torch.stack([fit_to(s[name]) for s in samples]) for name in samples[0] if name != "index"}
-    return batch | {"index": torch.stack([s["index"] for s in samples])}
+        return PreprocessConfig(None, "native", "image", mean, std, stride)
+    size = (options.image_size, options.image_size)
+    return PreprocessConfig(size, options.resize, "dataset", mean, std, stride)
 
 
 def _device(options: TrainOptions) -> torch.device:
@@ -350,6 +264,4 @@ def _model_info(
 
 
 def _file_hash(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()

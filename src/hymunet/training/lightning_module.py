@@ -18,8 +18,8 @@ LOSS_TERMS = ("loss", "cross_entropy", "dice_loss", "boundary")
 
 
 def _average(decay: float) -> Any:
-    """Update of the moving average: decay grows from 0 to `decay`, so that the random initialisation
-    is forgotten within the first steps; counts (of batch norm) are copied."""
+    """Update of the moving average: decay grows from 0 to `decay`, so that the initial weights are
+    forgotten within the first steps; counts (of batch norm) are copied."""
 
     @torch.no_grad()
     def update(averages: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
@@ -37,7 +37,8 @@ class SegmentationTask(lightning.LightningModule):
     """Trains `network` by the hybrid loss and validates its moving average.
 
     Validation reports the loss and, with probabilities cut at 0.5 (sigmoid) or by the largest
-    (softmax), the per-image mean Dice and IoU over the foreground classes at the network's resolution.
+    (softmax), the per-image mean Dice and IoU over the foreground classes, at the network's
+    resolution.
     """
 
     def __init__(self, network: HyMUNet, options: TrainOptions, steps_per_epoch: int) -> None:
@@ -110,9 +111,9 @@ class SegmentationTask(lightning.LightningModule):
         dice, iou = per_image_overlap(logits, target, self.activation, valid)
         for i in range(len(image)):  # the loss of each case apart: a last batch may be smaller
             one = slice(i, i + 1)
-            loss = hybrid_loss(
-                logits[one], target[one], self.activation, self.weights, valid[one]
-            )["loss"]
+            loss = hybrid_loss(logits[one], target[one], self.activation, self.weights, valid[one])[
+                "loss"
+            ]
             self.validation.append(torch.stack([loss.float(), dice[i], iou[i]]))
 
     def epoch_row(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""The hybrid loss: cross-entropy for every pixel, soft Dice for the area, a boundary term for the edge.
+"""The hybrid loss: cross-entropy for each pixel, soft Dice for the area, a term for the boundary.
 
-Everything works on logits and targets in channel form, (B, num_classes, *spatial), in 2-D and 3-D, and
-is computed in float32 whatever the precision of the logits.
+Everything works on logits and targets in channel form, (B, num_classes, *spatial), in 2-D and 3-D,
+and is computed in float32 whatever the precision of the logits.
 """
 
 from dataclasses import dataclass
@@ -50,12 +50,13 @@ def cross_entropy_loss(
     logits = logits.float() if logits.dtype != torch.float64 else logits
     if activation == "sigmoid":
         pixels = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        pixels = pixels.mean(dim=1, keepdim=True)
+        pixels = (pixels / pixels.shape[1]).sum(dim=1, keepdim=True)
     else:
         pixels = -(target * F.log_softmax(logits, dim=1)).sum(dim=1, keepdim=True)
     if valid is None:
-        return pixels.mean()
-    return (pixels * valid).sum() / valid.sum().clamp(min=1.0)
+        valid = torch.ones_like(pixels)
+    # divided before it is summed: the sum of bfloat16's largest logits would overflow
+    return (pixels * (valid / valid.sum().clamp(min=1.0))).sum()
 
 
 def dice_loss(
@@ -64,8 +65,8 @@ def dice_loss(
     """1 - (2 sum p t + 1) / (sum p + sum t + 1), for each sample and class over the valid pixels,
     then the mean; the background is left out under softmax. Scalar in [0, 1).
 
-    Per sample, since the reported Dice is a mean over images. Source: Milletari et al. 2016 (V-Net),
-    https://arxiv.org/abs/1606.04797, with linear denominators.
+    Per sample, since the reported Dice is a mean over images. Source: Milletari et al. 2016
+    (V-Net), https://arxiv.org/abs/1606.04797, with linear denominators.
     """
     probability, target = _foreground(probability, target, activation)
     if valid is not None:
@@ -83,7 +84,10 @@ def boundary_loss(
     no edge of the structure. It needs no distance transform and so runs on any device.
     """
     probability, target = _foreground(probability, target, activation)
-    predicted_edge, true_edge = _morphological_gradient(probability), _morphological_gradient(target)
+    predicted_edge, true_edge = (
+        _morphological_gradient(probability),
+        _morphological_gradient(target),
+    )
     if valid is not None:
         inner = -_max_pool(-valid)
         predicted_edge, true_edge = predicted_edge * inner, true_edge * inner

@@ -17,7 +17,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     exempt = {
         id(p) for m in model.modules() if isinstance(m, SS2D) for p in (m.A_log, m.D, m.dt_bias)
     }
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             is_free = id(parameter) in exempt or parameter.ndim <= 1
@@ -29,8 +30,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:
-    """Factor on the learning rate at `step` of `total`: linear from 0 over the first `warmup` of all
-    steps, then half a cosine down to 0."""
+    """Factor on the learning rate at `step` of `total`: linear from 0 over the first `warmup` of
+    all steps, then half a cosine down to 0."""
     rise = max(1, round(total * warmup))
     if step < rise:
         return (step + 1) / rise

@@ -92,7 +92,9 @@ class TrainOptions:
                 raise HyMUNetError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         terms = (self.cross_entropy_weight, self.dice_weight, self.boundary_weight)
         if min(terms) < 0 or not sum(terms):
-            raise HyMUNetError(f"loss weights must be 0 or more and not all 0, but they are {terms}")
+            raise HyMUNetError(
+                f"loss weights must be 0 or more and not all 0, but they are {terms}"
+            )
 
 
 def write_config(options: TrainOptions, data: Path, output: Path) -> str:

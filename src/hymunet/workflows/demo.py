@@ -6,7 +6,7 @@ from pathlib import Path
 from hymunet.training.options import TrainOptions
 from hymunet.workflows.train import TrainResult, train
 
-COUNT, IMAGE_SIZE = 480, 128
+COUNT, IMAGE_SIZE = 640, 96
 
 
 def demo(
@@ -41,7 +41,12 @@ def demo(
         console.print(f"drawing {cases} lesions with exact masks into {data}", highlight=False)
         write_phantoms(data, cases, size=None, seed=seed)
     options = TrainOptions(
-        preset="tiny", image_size=IMAGE_SIZE, epochs=epochs, batch_size=8, patience=0, seed=seed
+        preset="tiny",
+        image_size=IMAGE_SIZE,
+        epochs=epochs,
+        batch_size=16,
+        learning_rate=3e-3,
+        seed=seed,
     )
     result = train(data, output=run, options=options)
     held_out = _held_out(data)[:6]

@@ -33,10 +33,10 @@ def train(
 ) -> TrainResult:
     """Trains on a data set, evaluates, and writes a report.
 
-    DATA is a folder with images/ and masks/ (paired by file name), an ISIC 2018 folder, or a CSV with
-    the columns image and mask. A split.csv (case,split) beside the data is used; else cases are
-    split 70/15/15, near-duplicates kept together, lesion sizes balanced. The same command on the
-    same output folder resumes where it stopped. `--config run/config.yaml` repeats a run.
+    DATA is a folder with images/ and masks/ (paired by file name), an ISIC 2018 folder, or a CSV
+    with the columns image and mask. A split.csv (case,split) beside the data is used; else cases
+    are split 70/15/15, near-duplicates kept together, lesion sizes balanced. The same command on
+    the same output folder resumes where it stopped. `--config run/config.yaml` repeats a run.
 
     Args:
         data: The data set.
@@ -53,10 +53,11 @@ def train(
         from hymunet.training.fit import fit
     except ModuleNotFoundError as error:
         raise HyMUNetError(
-            f'training needs the package {error.name}; install it with: pip install "hymunet[train]"'
+            f"training needs the package {error.name}, which is not installed; install it with: "
+            'pip install "hymunet[train]"'
         ) from error
     from hymunet.evaluation.evaluate import evaluate
-    from hymunet.evaluation.report import headline_means
+    from hymunet.evaluation.summary import headline_means
 
     options = options or TrainOptions()
     name = data.resolve().stem if data.is_file() else data.resolve().name

@@ -1,0 +1,139 @@
+"""How an evaluation came about, and how the model in it was trained: what a reader can repeat."""
+
+import hashlib
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hymunet import __version__
+
+
+def record(
+    prediction: str,
+    truth: Path,
+    options: Mapping[str, str | Path | int | None],
+    seconds: float,
+) -> dict[str, Any]:
+    """Command, date, duration, machine and versions of an evaluation, for report and metrics.json.
+
+    Args:
+        prediction: First argument of the command.
+        truth: Second argument.
+        options: Options by their Python names; True is a flag, None and False were not given.
+        seconds: How long it took.
+    """
+    versions = {"hymunet": __version__}
+    for package in ("numpy", "scipy", "torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "command": _command(prediction, truth, options),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": round(seconds, 1),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": versions,
+    }
+
+
+def _command(prediction: str, truth: Path, options: Mapping[str, str | Path | int | None]) -> str:
+    """The command as it can be typed into a POSIX shell."""
+    words = ["hymunet", "evaluate", prediction, str(truth)]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def how_made(summary: Mapping[str, Any], run: Path | None) -> list[dict[str, Any]]:
+    """Tables of (name, text): this evaluation, then what the run folder tells of the training."""
+    made = summary["made"]
+    tables = [
+        {
+            "title": "This evaluation",
+            "rows": [
+                ("command", made["command"]),
+                ("model or masks", summary["prediction"]),
+                ("data", f"{summary['data']}, {summary['truth']}"),
+                ("part", summary["split"] or "all cases"),
+                ("date", made["date"]),
+                ("duration", _duration(made["seconds"])),
+                ("machine", made["machine"]),
+                ("versions", _text(made["versions"])),
+                ("intervals", f"{summary['interval']}, {summary['groups']} groups"),
+            ],
+            "open": True,
+        }
+    ]
+    if run is None:
+        return tables
+    provenance = _read(run / "provenance.json")
+    settings = _read(run / "config.yaml")
+    if "seed" in settings:
+        provenance = {"seed": settings["seed"]} | provenance
+    training = [
+        (name.removesuffix("seconds").replace("_", " ") + "duration", _duration(value))
+        if name.endswith("seconds") and isinstance(value, int | float)
+        else (name.replace("_", " "), _text(value))
+        for name, value in provenance.items()
+    ]
+    if (run / "split.json").is_file() and "split_sha256" not in provenance:
+        digest = hashlib.sha256((run / "split.json").read_bytes()).hexdigest()
+        training.append(("split.json (SHA-256)", digest[:16]))
+    if training:
+        tables.append({"title": "Training", "rows": training, "open": True})
+    if settings:
+        tables.append({"title": "Training settings", "rows": _flat(settings), "open": False})
+    return tables
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON or YAML file's mapping; empty when there is no such file or nothing legible in it."""
+    import yaml
+
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text("utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        return {path.name: f"not legible: {error}"}
+    return content if isinstance(content, dict) else {path.name: content}
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names."""
+    rows: list[tuple[str, str]] = []
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", _text(value)))
+    return rows
+
+
+def _text(value: Any, longest: int = 400) -> str:
+    """A value in words, cut at `longest` characters."""
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+    elif isinstance(value, list | tuple):
+        text = ", ".join(_text(inner) for inner in value)
+    else:
+        text = "–" if value is None else str(value)
+    return text if len(text) <= longest else text[:longest] + "…"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,91 @@
+"""Whether a model has met a case before: the pixels' fingerprints against those in its file."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hymunet.data.case_hash import case_hash
+from hymunet.data.image_io import Image
+from hymunet.data.masks_io import listed
+from hymunet.errors import HyMUNetError
+
+FORCED = "FORCED"
+OPTIMISTIC = "these cases chose the epoch: optimistic"
+WATCHED = "these cases were watched during training but chose nothing"
+
+
+@dataclass(frozen=True)
+class KnownCases:
+    """The cases that a model was made with.
+
+    Args:
+        train: Fingerprints (`case_hash`) of the cases it was trained on.
+        val: Fingerprints of the validation part.
+        val_chose: Whether the validation part decided which epoch's weights the model holds.
+        note: What a reader has to know when nothing can be compared.
+    """
+
+    train: frozenset[str] = frozenset()
+    val: frozenset[str] = frozenset()
+    val_chose: bool = True
+    note: str | None = None
+
+    def part_of(self, image: Image | None) -> str:
+        """ "train", "val" or "" for an image that the model has not met, by all of its pixels."""
+        if image is None or not self.train:
+            return ""
+        found = case_hash(image.pixels)
+        return "train" if found in self.train else "val" if found in self.val else ""
+
+    def notes(self, seen: Mapping[str, str]) -> list[str]:
+        """What a reader has to know of the cases that were scored; `seen` as `part_of` gave it."""
+        notes = [self.note] if self.note else []
+        count = Counter(seen.values())
+        if trained := count["train"]:
+            notes.append(
+                f"{FORCED}: {trained} of {len(seen)} cases were trained on; "
+                "these numbers do not show how the model does on new images"
+            )
+        if met := count["val"]:
+            consequence = OPTIMISTIC if self.val_chose else WATCHED
+            notes.append(f"{met} of {len(seen)} cases were in the validation part; {consequence}")
+        return notes
+
+
+def known_cases(info: Mapping[str, Any] | None) -> KnownCases:
+    """What a model file tells of its cases.
+
+    Args:
+        info: The file's metadata; None for masks whose model is not known.
+    """
+    if info is None:
+        note = "masks from a folder: whether their model was trained on a case is not known"
+        return KnownCases(note=note)
+    recorded = info.get("cases") or {}
+    train, val = (_fingerprints(recorded.get(part)) for part in ("train", "val"))
+    if not train:
+        note = "the model file lists no training cases: overlap with them was not checked"
+        return KnownCases(note=note)
+    return KnownCases(train, val, _validation_chose(info))
+
+
+def refusal(seen: Mapping[str, str]) -> HyMUNetError:
+    """The error that names every case that was trained on; `seen` holds each case's part."""
+    trained: Sequence[str] = sorted(name for name, part in seen.items() if part == "train")
+    return HyMUNetError(
+        f"{len(trained)} of {len(seen)} cases were trained on: {listed(trained)}; "
+        "their scores say nothing about new images. Name the held-out part (--split test), "
+        "or add --force to score them all the same"
+    )
+
+
+def _validation_chose(info: Mapping[str, Any]) -> bool:
+    """Whether the validation part picked the epoch; taken for granted where the file is silent."""
+    options = (info.get("training") or {}).get("options") or {}
+    # with a patience the validation part decides when to stop, so which epoch is the last one
+    return options.get("select") != "last" or bool(options.get("patience"))
+
+
+def _fingerprints(recorded: Any) -> frozenset[str]:
+    return frozenset(recorded.values() if isinstance(recorded, Mapping) else recorded or ())

@@ -1,0 +1,176 @@
+"""Where predictions come from: a model, or a folder of masks that any tool wrote."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hymunet.data.case import Case
+from hymunet.data.formats import Dataset
+from hymunet.data.image_io import SUFFIXES, Image, read_mask, stem_of
+from hymunet.data.masks_io import listed
+from hymunet.errors import HyMUNetError
+
+_MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|pred|prediction|gt|truth)$", re.I)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where predictions come from: a model, or a folder of masks.
+
+    Args:
+        name: The model file or the folder.
+        predict: Gives class indices (*spatial) of a case on its own grid; takes the case and its
+            image, None when only masks are at hand.
+        classes: Names of the structures, class index 1 first.
+        in_channels: Channels that images are read with; None: as they are.
+        info: The model file's metadata; None for a folder of masks.
+        run: The run folder that the model lies in.
+        nested: Whether each structure holds those after it.
+    """
+
+    name: str
+    predict: Callable[[Case, Image | None], np.ndarray]
+    classes: list[str]
+    in_channels: int | None = None
+    info: Mapping[str, Any] | None = None
+    run: Path | None = None
+    nested: bool = False
+
+
+def find_source(
+    prediction: str,
+    cases: Sequence[Case],
+    dataset: Dataset,
+    num_labels: int | None = None,
+    device: str | None = None,
+) -> Source:
+    """The model or the folder of masks that `prediction` names.
+
+    Args:
+        prediction: A model file, a run folder or a folder of masks.
+        cases: Those to predict; each needs a mask when it is a folder of masks.
+        dataset: All cases there are; a mask of none of them is refused.
+        num_labels: Classes of a folder of masks with the background; None: 2.
+        device: For a model; None: chosen by the predictor.
+
+    Raises:
+        HyMUNetError: If it is none of the three, or masks and cases do not match.
+    """
+    if is_mask_folder(Path(prediction)):
+        return _mask_source(
+            Path(prediction), cases, dataset, 2 if num_labels is None else num_labels
+        )
+    return _model_source(prediction, find_run(Path(prediction)), device)
+
+
+def is_mask_folder(prediction: Path) -> bool:
+    """Whether `prediction` is a folder of masks, not a model file or a run folder.
+
+    Raises:
+        HyMUNetError: If it is a folder of neither masks nor a model.
+    """
+    if not prediction.is_dir() or (prediction / "best.safetensors").is_file():
+        return False
+    if (prediction / "config.yaml").is_file():
+        raise HyMUNetError(
+            f"the run folder {prediction} holds no best.safetensors yet; "
+            "let the training finish its first validation, then evaluate again"
+        )
+    if not mask_files(prediction):
+        raise HyMUNetError(
+            f"expected a model file, a run folder or a folder of masks, got {prediction} "
+            f"without best.safetensors and without any {', '.join(SUFFIXES)} file; "
+            "name the folder that holds the masks themselves"
+        )
+    return True
+
+
+def find_run(prediction: Path) -> Path | None:
+    """The run folder that `prediction` is, or whose best.safetensors it is."""
+    folder = prediction if prediction.is_dir() else prediction.parent
+    looks = (folder / "config.yaml").is_file() and (folder / "metrics.csv").is_file()
+    named = prediction.is_dir() or prediction.name == "best.safetensors"
+    return folder if named and looks else None
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """The image files directly in a folder, hidden ones left out."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+    )
+
+
+def case_name(name: str) -> str:
+    """A mask's stem without the suffix that says that it is one."""
+    return _MASK_SUFFIX.sub("", name)
+
+
+def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labels: int) -> Source:
+    """Masks by case id; every case needs exactly one, and every mask a case of the data."""
+    if num_labels < 2:
+        raise HyMUNetError(f"--num-labels counts the background too: at least 2, got {num_labels}")
+    files: dict[str, list[Path]] = {}
+    for path in mask_files(folder):
+        files.setdefault(case_name(stem_of(path)), []).append(path)
+    doubled = {str(path) for paths in files.values() if len(paths) > 1 for path in paths}
+    if doubled:
+        raise HyMUNetError(
+            f"several masks are meant for one case: {listed(sorted(doubled))}; keep one"
+        )
+    keys = {case.id: case_name(case.id.rsplit("/", 1)[-1]) for case in dataset.cases}
+    ambiguous = [name for name, count in Counter(keys.values()).items() if count > 1]
+    if ambiguous:
+        raise HyMUNetError(
+            f"{len(ambiguous)} case names differ only in their folder or mask suffix, so a folder "
+            f"of masks cannot be matched to them: {listed(sorted(ambiguous))}; rename them"
+        )
+    missing = {case.id for case in cases if keys[case.id] not in files}
+    extra = {files[key][0].name for key in files.keys() - set(keys.values())}
+    if missing or extra:
+        raise HyMUNetError(
+            f"expected one mask for each of the {len(cases)} cases, got {len(missing)} missing"
+            + (f" ({listed(sorted(missing))})" if missing else "")
+            + f" and {len(extra)} extra"
+            + (f" ({listed(sorted(extra))})" if extra else "")
+            + f" in {folder}; file names must be those of the cases (suffixes as _mask are ignored)"
+        )
+
+    def predict(case: Case, image: Image | None) -> np.ndarray:
+        return read_mask(files[keys[case.id]][0], num_labels).labels
+
+    classes = [f"class {i}" for i in range(1, num_labels)] if num_labels > 2 else ["structure"]
+    return Source(str(folder), predict, classes)
+
+
+def _model_source(prediction: str, run: Path | None, device: str | None) -> Source:
+    from hymunet.inference.predictor import Predictor
+
+    folder = Path(prediction)
+    model = folder / "best.safetensors" if folder.is_dir() else prediction
+    predictor = Predictor(model, device=device)
+
+    def predict(case: Case, image: Image | None) -> np.ndarray:
+        if image is None:
+            raise HyMUNetError(
+                f"case {case.id} has a reference mask but no image to predict on; name a data set "
+                "with images, or evaluate a folder of masks"
+            )
+        return predictor(image).mask
+
+    config = predictor.config
+    return Source(
+        str(model),
+        predict,
+        predictor.classes,
+        config.in_channels,
+        predictor.info,
+        run,
+        nested=config.activation == "sigmoid" and len(predictor.classes) > 1,
+    )

@@ -1,0 +1,50 @@
+"""An evaluation in the terminal: the averages by class, the failures and the notes."""
+
+from typing import TYPE_CHECKING
+
+from hymunet.evaluation.formatting import format_interval, format_value, unit_of
+from hymunet.metrics.case import METRICS
+
+if TYPE_CHECKING:
+    from hymunet.evaluation.evaluate import Evaluation
+
+
+def print_tables(evaluation: "Evaluation") -> None:
+    """Prints the averages by class, the strata's Dice and the notes to the terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console, summary = Console(), evaluation.summary
+    for name, entry in summary["classes"].items():
+        title = f"{summary['data']}: {name}, {entry['n']} cases"
+        if summary["trained_on"]:
+            title += f" - {summary['trained_on']} of them TRAINED ON"
+        if summary["chose_the_epoch"]:
+            title += f" - {summary['chose_the_epoch']} of them chose the epoch: optimistic"
+        if summary["watched"]:
+            title += f" - {summary['watched']} of them watched during training, chose nothing"
+        table = Table(title=escape(title), title_justify="left")
+        table.add_column("metric")
+        for heading in ("per-image mean", "95 % interval", "without empties", "pooled"):
+            table.add_column(heading, justify="right")
+        for metric, mean in entry["per_image"].items():
+            unit = unit_of(metric, summary)
+            table.add_row(
+                METRICS[metric].label + (f" ({unit})" if unit else ""),
+                format_value(mean["mean"], metric),
+                format_interval(mean, metric),
+                format_value(entry["without_empty"][metric], metric),
+                format_value(entry["pooled"].get(metric), metric),
+            )
+        console.print(table)
+        found = [f"{len(ids)} {kind.replace('_', ' ')}" for kind, ids in entry["failures"].items()]
+        console.print(
+            f"  {', '.join(found)}; 'without empties' is the mean over the "
+            f"{entry['n_without_empty']} cases where both masks hold something\n",
+            highlight=False,
+        )
+    for note in evaluation.notes:
+        console.print(f"  note: {escape(note)}", highlight=False)
+    if evaluation.report is not None:
+        console.print(f"  report: {escape(str(evaluation.report))}", highlight=False)

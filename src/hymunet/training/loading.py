@@ -1,0 +1,153 @@
+"""From a data set to batches: what its images are, how they are split, how they are loaded."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from hymunet.data.augment import Augment
+from hymunet.data.cache import CaseCache, CaseFacts
+from hymunet.data.case import Case
+from hymunet.data.duplicates import hash_images, near_duplicate_groups
+from hymunet.data.formats import Dataset, read_case
+from hymunet.data.image_io import read_image
+from hymunet.data.preprocess import Preprocess
+from hymunet.data.splits import Split, load_split, make_split, save_split, split_from_table
+from hymunet.errors import HyMUNetError
+from hymunet.metrics.shape import contrast
+from hymunet.training.dataset import CaseDataset, EpochSampler
+from hymunet.training.options import TrainOptions
+
+
+def kind_of_images(case: Case) -> tuple[int, int]:
+    """(channels, spatial dimensions): pictures are read as RGB, volumes as they are."""
+    pixels = read_image(case.channels, None).pixels
+    spatial_dims = pixels.ndim - 1
+    return (3 if spatial_dims == 2 and len(case.channels) == 1 else len(pixels)), spatial_dims
+
+
+def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[CaseFacts]:
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        bar = progress.add_task("reading cases", total=len(cases))
+        facts = cache.prepare(cases, lambda: progress.advance(bar))
+    notes: dict[str, int] = {}
+    for fact in facts:
+        for note in fact.notes:
+            notes[note] = notes.get(note, 0) + 1
+    for note, count in sorted(notes.items(), key=lambda item: -item[1])[:5]:
+        console.print(f"  {count} files: {note}", highlight=False)
+    return facts
+
+
+def choose_split(
+    path: Path,
+    dataset: Dataset,
+    facts: Sequence[CaseFacts],
+    options: TrainOptions,
+    resuming: bool,
+) -> Split:
+    if resuming and path.exists():
+        split = load_split(path)
+        missing = {*split.train, *split.val, *split.test} - {case.id for case in dataset.cases}
+        if missing:
+            raise HyMUNetError(
+                f"{len(missing)} cases of {path} are no longer in the data "
+                f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
+            )
+        return split
+    ids = [case.id for case in dataset.cases]
+    if dataset.split is not None:
+        split = split_from_table(ids, dataset.split)
+    else:
+        split = make_split(
+            ids, _groups(dataset.cases), [fact.foreground for fact in facts], seed=options.seed
+        )
+    if not split.train or not split.val:
+        raise HyMUNetError(
+            f"a training needs cases to learn from and cases to validate on, but the split has "
+            f"{len(split.train)} train and {len(split.val)} val cases; add some to split.csv"
+        )
+    save_split(path, split)
+    return split
+
+
+def _groups(cases: Sequence[Case]) -> list[str]:
+    """The group of each case: what the data set says, else its cluster of near-duplicates."""
+    pictures = [case.channels[0] for case in cases]
+    if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in pictures):
+        return [case.group or case.id for case in cases]
+    clusters = near_duplicate_groups(hash_images(pictures))
+    return [case.group or f"cluster {c}" for case, c in zip(cases, clusters, strict=True)]
+
+
+def make_loader(
+    cases: Sequence[Case],
+    cache: CaseCache,
+    preprocess: Preprocess,
+    options: TrainOptions,
+    training: bool,
+) -> DataLoader[dict[str, Tensor]]:
+    config = preprocess.config
+    augment = None
+    if training and options.augment:
+        square = config.image_size is not None and len(set(config.image_size)) == 1
+        augment = Augment(
+            2 if config.image_size else 3,
+            intensity=config.normalisation == "dataset",
+            square=square and config.resize == "squeeze",
+        )
+    # on two cores a worker takes from the training as much as it gives
+    spare = min(4, max(0, (os.cpu_count() or 1) - 2)) if training else 0
+    workers = spare if options.workers == "auto" else options.workers
+    return DataLoader(
+        CaseDataset(cases, cache, preprocess, augment, options.seed),
+        batch_size=options.batch_size,
+        sampler=EpochSampler(len(cases), options.seed, shuffle=training),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=collate,
+        # a last batch of one or two would make noisy batch statistics
+        drop_last=training and len(cases) >= options.batch_size,
+    )
+
+
+def collate(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stacks samples; smaller ones are padded at the far ends, where nothing is valid."""
+    size = [max(sides) for sides in zip(*(s["label"].shape for s in samples), strict=True)]
+
+    def fit_to(tensor: Tensor) -> Tensor:
+        pads: list[int] = []
+        for side, spatial in zip(reversed(size), reversed(tensor.shape), strict=False):
+            pads += [0, side - spatial]
+        return F.pad(tensor, pads) if any(pads) else tensor
+
+    batch = {
+        name: torch.stack([fit_to(s[name]) for s in samples])
+        for name in samples[0]
+        if name != "index"
+    }
+    return batch | {"index": torch.stack([s["index"] for s in samples])}
+
+
+def contrast_median(
+    cases: Sequence[Case], in_channels: int, num_labels: int, most: int = 200
+) -> float | None:
+    """Median contrast of the training cases' structures (of evenly spaced cases where there are
+    more than `most`): the cut between strata of an evaluation, which no test case may choose."""
+    values = []
+    for i in np.unique(np.linspace(0, len(cases) - 1, most).astype(int)):
+        image, mask, valid = read_case(cases[i], in_channels, num_labels)
+        values.append(contrast(image.pixels, mask.labels > 0, valid))
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return float(np.median(known)) if known else None

@@ -1,0 +1,32 @@
+"""Charts stay small, repeatable and described, and skip what is no number."""
+
+import numpy as np
+
+from hymunet.evaluation.charts import learning_curves, score_by_size, sorted_scores
+
+HEADER = (
+    "epoch,step,lr,seconds,train_loss,train_cross_entropy,train_dice_loss,train_boundary,"
+    "val_loss,val_dice,val_iou\n"
+)
+
+
+def test_charts_of_many_cases_stay_small_and_say_what_they_show():
+    scores = np.random.default_rng(0).beta(9, 1, 20_000)
+    for chart in (sorted_scores(scores), score_by_size(scores / 2, scores)):
+        assert len(chart.svg) < 150_000
+        assert "20000 cases" in chart.alt + chart.title
+    assert f"median {np.median(scores):.3f}" in sorted_scores(scores).svg
+
+
+def test_the_same_numbers_give_the_same_chart():
+    assert sorted_scores([0.1, 0.5, 0.9]) == sorted_scores([0.9, 0.1, 0.5])
+
+
+def test_learning_curves_skip_what_is_no_number(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(HEADER, encoding="utf-8")
+    assert learning_curves(path) == []
+    path.write_text(HEADER + "1,1,0,1,0.5,,,,nan,0.25,\n2,2,0,1,0.4,,,,,,\n", encoding="utf-8")
+    loss, dice = learning_curves(path)
+    assert loss.alt == "Loss by epoch; at the end training 0.4."
+    assert "0.250" in dice.alt

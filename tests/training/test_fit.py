@@ -1,0 +1,266 @@
+"""A run folder is whole, repeats, resumes bit for bit, and refuses what is not its own."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from safetensors.torch import load_file
+
+from hymunet.data.phantoms import write_phantoms
+from hymunet.data.splits import load_split
+from hymunet.errors import HyMUNetError
+from hymunet.inference.predictor import Predictor
+from hymunet.network.model_file import read_info
+from hymunet.training.fit import fit
+from hymunet.training.options import TrainOptions
+from hymunet.training.run_folder import METRIC_COLUMNS
+
+# drop path, so that the resumed run has to draw the same random numbers as well
+OPTIONS = TrainOptions(
+    image_size=32, epochs=3, batch_size=4, drop_path=0.3, workers=0, device="cpu", seed=1
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_phantoms(tmp_path_factory.mktemp("data") / "phantoms", 16, size=(40, 48))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    os.environ["HYMUNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["HYMUNET_CACHE"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, cache, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    fit(data, output, OPTIONS, console=Console(quiet=True))
+    return output
+
+
+def run_quietly(data, output, options=OPTIONS):
+    console = Console(record=True, file=open(os.devnull, "w"), width=200)  # noqa: SIM115
+    finished = fit(data, output, options, console=console)
+    return finished, console.export_text()
+
+
+def rows_of(output):
+    with open(output / "metrics.csv", newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name != "seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def assert_same_run(one, two):
+    assert rows_of(one) == rows_of(two)
+    first = load_file(one / "best.safetensors")
+    second = load_file(two / "best.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_folder_holds_all_that_is_promised(uninterrupted, data):
+    for name in ("config.yaml", "split.json", "provenance.json", "last.ckpt", "previous.ckpt"):
+        assert (uninterrupted / name).is_file(), name
+    assert not list(uninterrupted.glob(".*partial*"))
+    assert [int(row["epoch"]) for row in rows_of(uninterrupted)] == [1, 2, 3]
+    assert (uninterrupted / "metrics.csv").read_text().splitlines()[0] == ",".join(METRIC_COLUMNS)
+    config = yaml.safe_load((uninterrupted / "config.yaml").read_text())
+    assert config["seed"] == 1
+    assert Path(config["data"]) == data.resolve()
+    provenance = json.loads((uninterrupted / "provenance.json").read_text())
+    assert provenance["finished"] is True
+    assert provenance["split"] == {"train": 12, "val": 2, "test": 2}
+    info = read_info(uninterrupted / "best.safetensors")
+    assert {part: len(hashes) for part, hashes in info["cases"].items()} == provenance["split"]
+    assert info["training"]["contrast_median"] > 0
+    assert info["preprocess"]["image_size"] == [32, 32]
+
+
+def test_the_shipped_model_predicts(uninterrupted, data):
+    image = sorted((data / "images").iterdir())[0]
+    prediction = Predictor(uninterrupted)(image)
+    assert prediction.mask.shape == (40, 48)
+
+
+def test_a_seed_repeats_a_run(uninterrupted, data, cache, tmp_path):
+    run_quietly(data, tmp_path / "again")
+    assert_same_run(uninterrupted, tmp_path / "again")
+    other, _ = run_quietly(data, tmp_path / "other", replace(OPTIONS, seed=2, epochs=1))
+    assert rows_of(other.folder.path)[0] != rows_of(uninterrupted)[0]
+
+
+def test_config_alone_repeats_a_run(uninterrupted, cache, tmp_path):
+    values = yaml.safe_load((uninterrupted / "config.yaml").read_text())
+    data = Path(values.pop("data"))
+    del values["output"]
+    run_quietly(data, tmp_path / "again", TrainOptions(**values))
+    assert_same_run(uninterrupted, tmp_path / "again")
+
+
+COMMAND = [
+    *("--image-size", "32", "--epochs", "3", "--batch-size", "4", "--drop-path", "0.3"),
+    *("--workers", "0", "--device", "cpu", "--seed", "1"),
+]
+
+
+def test_ctrl_c_leaves_a_whole_checkpoint_that_resumes_bit_for_bit(
+    uninterrupted, data, cache, tmp_path
+):
+    output = tmp_path / "stopped"
+    command = [sys.executable, "-m", "hymunet.cli", "train", str(data), "--output", str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [*command, *COMMAND], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not (output / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr.decode()
+    assert b"the same command goes on where it stopped" in stderr
+    assert b"Traceback" not in stderr
+    done = len(rows_of(output))
+    assert done < 3, "the training was over before it could be interrupted"
+    torch.load(output / "last.ckpt", weights_only=True)
+    _, said = run_quietly(data, output)
+    assert "resuming from" in said
+    assert_same_run(uninterrupted, output)
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(uninterrupted, data, cache, tmp_path):
+    output = tmp_path / "torn"
+    copy_run(uninterrupted, output)
+    whole = (output / "last.ckpt").read_bytes()
+    (output / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    _, said = run_quietly(data, output)
+    assert "last.ckpt cannot be read" in said
+    assert "going on from the checkpoint before it" in said
+    assert_same_run(uninterrupted, output)
+
+
+def test_without_any_whole_checkpoint_it_says_so(uninterrupted, data, cache, tmp_path):
+    output = tmp_path / "lost"
+    copy_run(uninterrupted, output)
+    for name in ("last.ckpt", "previous.ckpt"):
+        (output / name).write_bytes(b"torn")
+    with pytest.raises(HyMUNetError, match=r"no checkpoint of .* is whole"):
+        run_quietly(data, output)
+
+
+def copy_run(source, output):
+    """A copy of a run as it was before it was marked as finished."""
+    output.mkdir()
+    for path in source.iterdir():
+        (output / path.name).write_bytes(path.read_bytes())
+    provenance = json.loads((output / "provenance.json").read_text())
+    (output / "provenance.json").write_text(json.dumps(provenance | {"finished": False}))
+
+
+def test_a_finished_run_is_left_alone(uninterrupted, data, cache):
+    before = (uninterrupted / "best.safetensors").read_bytes()
+    finished, said = run_quietly(data, uninterrupted)
+    assert "finished already" in said
+    assert finished.epochs == 3
+    assert (uninterrupted / "best.safetensors").read_bytes() == before
+
+
+def test_other_settings_on_the_same_folder_are_refused(uninterrupted, data, cache):
+    words = r"made by other settings: epochs is 3 there and 4 now; seed is 1 there and 9 now"
+    with pytest.raises(HyMUNetError, match=words):
+        run_quietly(data, uninterrupted, replace(OPTIONS, epochs=4, seed=9))
+
+
+def test_a_folder_that_holds_something_else_is_refused(data, cache, tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not touch")
+    with pytest.raises(HyMUNetError, match=r"not empty and holds no run \(thesis.tex\)"):
+        run_quietly(data, tmp_path)
+
+
+def test_an_output_that_is_a_file_is_refused(data, cache, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(HyMUNetError, match="cannot write into the folder"):
+        run_quietly(data, tmp_path / "taken")
+
+
+def test_early_stopping_waits_for_patience(data, cache, tmp_path):
+    # a learning rate that cannot improve anything
+    options = replace(OPTIONS, learning_rate=1e-12, epochs=6, patience=2, ema_decay=0.0)
+    finished, _ = run_quietly(data, tmp_path / "stop", options)
+    assert finished.epochs == finished.best_epoch + 2 < 6
+
+
+def test_select_last_keeps_the_last_weights(data, cache, tmp_path):
+    finished, _ = run_quietly(data, tmp_path / "last", replace(OPTIONS, select="last"))
+    info = read_info(finished.folder.best)
+    assert info["metrics"]["val"]["epoch"] == 3
+
+
+def test_without_a_split_file_near_duplicates_stay_together(cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 10, size=(40, 48), seed=3)
+    (source / "split.csv").unlink()
+    for folder in ("images", "masks"):
+        for path in list((source / folder).iterdir()):  # every picture twice
+            (source / folder / f"copy-{path.name}").write_bytes(path.read_bytes())
+    finished, _ = run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1))
+    split = load_split(finished.folder.split)
+    parts = {id_: part for part in ("train", "val", "test") for id_ in getattr(split, part)}
+    assert len(parts) == 20
+    for id_ in parts:
+        assert parts[id_] == parts[id_.removeprefix("copy-")]
+
+
+def test_too_few_cases_for_a_split_say_how_many_are_needed(cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 4, size=(40, 48))
+    (source / "split.csv").unlink()
+    for folder in ("images", "masks"):
+        for path in sorted((source / folder).iterdir())[2:]:
+            path.unlink()
+    with pytest.raises(HyMUNetError, match="at least 3"):
+        run_quietly(source, tmp_path / "run")
+
+
+def test_every_broken_case_is_named_before_training(data, cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    images = sorted((source / "images").iterdir())
+    images[1].write_bytes(images[1].read_bytes()[:200])
+    images[4].write_bytes(b"no picture at all")
+    with pytest.raises(HyMUNetError, match=r"2 of 8 cases cannot be used") as caught:
+        run_quietly(source, tmp_path / "run")
+    assert images[1].stem in str(caught.value)
+    assert images[4].stem in str(caught.value)
+
+
+def test_a_case_that_has_gone_since_the_split_is_named(uninterrupted, cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    options = replace(OPTIONS, epochs=1)
+    run_quietly(source, tmp_path / "run", options)
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    (tmp_path / "run" / "provenance.json").write_text(json.dumps(provenance | {"finished": False}))
+    gone = sorted((source / "images").iterdir())[0]
+    (source / "masks" / gone.name).unlink()
+    gone.unlink()
+    (source / "split.csv").unlink()
+    with pytest.raises(HyMUNetError, match=r"1 cases of .*split.json are no longer in the data"):
+        run_quietly(source, tmp_path / "run", options)
+
+
+def test_asking_for_a_gpu_that_is_not_there_is_refused(data, cache, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(HyMUNetError, match="no CUDA device"):
+        run_quietly(data, tmp_path / "run", replace(OPTIONS, device="cuda"))

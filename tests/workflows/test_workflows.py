@@ -1,0 +1,44 @@
+"""The verbs that join everything: train with its report, and the demo."""
+
+import csv
+import json
+
+import pytest
+
+from hymunet import TrainOptions, train
+from hymunet.cli import main
+from hymunet.data.phantoms import write_phantoms
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("HYMUNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_train_evaluates_the_held_out_part_and_reports(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = write_phantoms(tmp_path / "moles", 16, size=(40, 48))
+    options = TrainOptions(image_size=32, epochs=1, batch_size=4, workers=0, device="cpu")
+    result = train(data, options=options)
+    assert result.folder.as_posix() == "runs/moles-tiny-seed0"
+    with open(result.folder / "cases.csv", newline="") as file:
+        scored = [row["case"] for row in csv.DictReader(file)]
+    split = json.loads((result.folder / "split.json").read_text())
+    assert sorted(scored) == sorted(split["test"])
+    assert 0.0 <= result.dice <= 1.0
+    assert result.report.stat().st_size > 10_000
+    # the same command again: nothing to train, the same figures
+    assert train(data, options=options).dice == result.dice
+
+
+def test_the_demo_goes_all_the_way(tmp_path, capsys):
+    folder = tmp_path / "demo"
+    arguments = ["demo", "--output", str(folder), "--cases", "20", "--epochs", "1"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().err
+    assert "held-out Dice" in printed
+    assert "hymunet train MY_DATA" in printed
+    assert (folder / "run" / "report.html").is_file()
+    assert len(list((folder / "predictions").glob("*_overlay.png"))) == 3
+    assert len(list((folder / "data" / "images").iterdir())) == 20
+    assert main(arguments) == 0  # and again on the same folder
