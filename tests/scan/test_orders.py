@@ -46,3 +46,11 @@ def test_a_table_is_made_once():
 def test_an_empty_grid_is_refused(grid):
     with pytest.raises(ValueError, match="axes of length 1 or more"):
         scan_orders(grid)
+
+
+def test_a_table_made_during_inference_serves_a_training():
+    with torch.inference_mode():
+        order = scan_orders((11, 13))
+    x = torch.ones(143, requires_grad=True)
+    x[order[0]].square().sum().backward()  # an inference tensor would raise here
+    assert torch.equal(x.grad, torch.full((143,), 2.0))

@@ -264,3 +264,39 @@ def test_asking_for_a_gpu_that_is_not_there_is_refused(data, cache, tmp_path):
         pytest.skip("there is a GPU here")
     with pytest.raises(HyMUNetError, match="no CUDA device"):
         run_quietly(data, tmp_path / "run", replace(OPTIONS, device="cuda"))
+
+
+def test_pictures_in_arbitrary_units_are_normalised_by_their_own_statistics(cache, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    for path in list((source / "images").iterdir()):
+        grey = (
+            np.asarray(Image.open(path).convert("L"), np.float32) * 16.0
+        )  # 12-bit counts, as float
+        Image.fromarray(grey).save(path.with_suffix(".tif"))
+        path.unlink()
+    finished, _ = run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1))
+    assert read_info(finished.folder.best)["preprocess"]["normalisation"] == "image"
+
+
+def test_volumes_of_different_sizes_train_through_the_same_door(cache, tmp_path):
+    import nibabel
+    import numpy as np
+
+    from hymunet.data.phantoms import draw_volume
+
+    sizes = [(17, 20, 18), (16, 16, 16), (20, 17, 16), (16, 18, 17), (18, 16, 20), (16, 17, 18)]
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for i, size in enumerate(sizes):
+        pixels, labels = draw_volume(i, size, channels=1, num_labels=3)
+        for folder, array in (("images", pixels[0]), ("masks", labels)):
+            volume = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([1.0, 1.0, 2.0, 1.0]))
+            nibabel.save(volume, tmp_path / "data" / folder / f"case{i}.nii.gz")
+    options = replace(OPTIONS, epochs=1, batch_size=2, structures=2)
+    finished, _ = run_quietly(tmp_path / "data", tmp_path / "run", options)
+    prediction = Predictor(finished.folder.best)(tmp_path / "data" / "images" / "case0.nii.gz")
+    assert prediction.mask.shape == sizes[0]
+    assert prediction.spacing_mm == pytest.approx((2.0, 1.0, 1.0))

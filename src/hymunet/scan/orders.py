@@ -34,14 +34,16 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
     return _scan_orders(shape, torch.device(device))
 
 
-# 256 tables of a 256x256 grid are 0.5 GiB; sizes that alternate more than this are rebuilt
+# four directions of a 256x256 grid are 2 MiB; sizes that alternate more than this are rebuilt
 @lru_cache(maxsize=64)
 def _scan_orders(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    tokens = torch.arange(torch.Size(shape).numel()).view(shape)
-    paths = []
-    for axis in reversed(range(len(shape))):  # the last axis first: direction 0 is the raster
-        path = tokens.movedim(axis, -1).flatten()
-        paths += [path, path.flip(0)]
-    order = torch.stack(paths).to(device)
+    # a table made during inference serves a later training too, whose backward needs a normal tensor
+    with torch.inference_mode(False):
+        tokens = torch.arange(torch.Size(shape).numel()).view(shape)
+        paths = []
+        for axis in reversed(range(len(shape))):  # the last axis first: direction 0 is the raster
+            path = tokens.movedim(axis, -1).flatten()
+            paths += [path, path.flip(0)]
+        order = torch.stack(paths).to(device)
     order.is_permutation = True  # type: ignore[attr-defined]  # saves selective_scan the check
     return order

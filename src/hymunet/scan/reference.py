@@ -36,7 +36,8 @@ def selective_scan_reference(
     batch, length, channels = u.shape
     directions = delta.shape[2]
     compute = torch.float64 if u.dtype == torch.float64 else torch.float32
-    A, D = A.to(compute), D.to(compute)
+    # (directions, state, channels): the long axis last keeps every operation of a step contiguous
+    A, D = A.to(compute).transpose(-1, -2).contiguous(), D.to(compute)
     if order is None:
         order = torch.arange(length, device=u.device).expand(directions, length)
 
@@ -56,17 +57,17 @@ def selective_scan_reference(
     B = B.to(compute).flatten(1, 2).index_select(1, rows).view(per_step)
     C = C.to(compute).flatten(1, 2).index_select(1, rows).view(per_step)
 
-    h = inputs.new_zeros(batch, directions, channels, A.shape[-1])
+    h = inputs.new_zeros(batch, directions, A.shape[-2], channels)
     ys = []
     # unbind, not x[:, t]: the backward of indexing is a full-size tensor a step, hence quadratic
     for dt, dt_u, B_t, C_t in zip(
         step_size.unbind(1), (step_size * inputs).unbind(1), B.unbind(1), C.unbind(1), strict=True
     ):
-        decay = torch.exp(dt.unsqueeze(-1) * A)
-        h = decay * h + dt_u.unsqueeze(-1) * B_t.unsqueeze(-2)
-        ys.append((h @ C_t.unsqueeze(-1)).squeeze(-1))  # (batch, directions, channels)
+        decay = torch.exp(dt.unsqueeze(-2) * A)
+        h = decay * h + dt_u.unsqueeze(-2) * B_t.unsqueeze(-1)
+        ys.append((C_t.unsqueeze(-2) @ h).squeeze(-2))  # (batch, directions, channels)
 
     y = torch.stack(ys, dim=1).flatten(1, 2)  # step by step; back to the raster and summed
     place = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=u.device))
     y = y.index_select(1, place).view(per_step).sum(dim=2)
-    return (y + D * u.to(compute)).to(u.dtype), h
+    return (y + D * u.to(compute)).to(u.dtype), h.transpose(-1, -2)

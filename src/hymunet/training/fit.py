@@ -78,9 +78,9 @@ def fit(
     for note in dataset.notes:
         console.print(f"  {note}", highlight=False)
 
-    in_channels, spatial_dims = kind_of_images(dataset.cases[0])
+    in_channels, spatial_dims, arbitrary_units = kind_of_images(dataset.cases[0])
     network = _build(options, in_channels, spatial_dims)
-    geometry = _geometry(options, network, spatial_dims)
+    geometry = _geometry(options, network, arbitrary_units)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
     split = choose_split(run.split, dataset, facts, options, resuming)
@@ -195,13 +195,14 @@ def _build(options: TrainOptions, in_channels: int, spatial_dims: int) -> HyMUNe
         )
 
 
-def _geometry(options: TrainOptions, network: HyMUNet, spatial_dims: int) -> PreprocessConfig:
+def _geometry(options: TrainOptions, network: HyMUNet, arbitrary_units: bool) -> PreprocessConfig:
     channels, stride = network.config.in_channels, network.config.stride
     mean, std = (0.0,) * channels, (1.0,) * channels  # until the training images' are known
-    if spatial_dims == 3:
-        return PreprocessConfig(None, "native", "image", mean, std, stride)
+    normalisation = "image" if arbitrary_units else "dataset"
+    if network.config.spatial_dims == 3:
+        return PreprocessConfig(None, "native", normalisation, mean, std, stride)
     size = (options.image_size, options.image_size)
-    return PreprocessConfig(size, options.resize, "dataset", mean, std, stride)
+    return PreprocessConfig(size, options.resize, normalisation, mean, std, stride)
 
 
 def _device(options: TrainOptions) -> torch.device:

@@ -27,11 +27,14 @@ from hymunet.training.dataset import CaseDataset, EpochSampler
 from hymunet.training.options import TrainOptions
 
 
-def kind_of_images(case: Case) -> tuple[int, int]:
-    """(channels, spatial dimensions): pictures are read as RGB, volumes as they are."""
+def kind_of_images(case: Case) -> tuple[int, int, bool]:
+    """(channels, spatial dimensions, whether intensities are in arbitrary units): pictures are read
+    as RGB, volumes as they are; 8- and 16-bit pictures have a scale of their own, others none."""
     pixels = read_image(case.channels, None).pixels
-    spatial_dims = pixels.ndim - 1
-    return (3 if spatial_dims == 2 and len(case.channels) == 1 else len(pixels)), spatial_dims
+    if pixels.ndim == 4:
+        return len(pixels), 3, True
+    channels = 3 if len(case.channels) == 1 else len(pixels)
+    return channels, 2, pixels.dtype.kind == "f"
 
 
 def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[CaseFacts]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from hymunet.training.options import TrainOptions
 from hymunet.workflows.train import TrainResult, train
 
-COUNT, IMAGE_SIZE = 640, 96
+COUNT, IMAGE_SIZE = 800, 96
 
 
 def demo(
     output: Path = Path("hymunet-demo"),
     *,
     cases: int = COUNT,
-    epochs: int = 8,
+    epochs: int = 6,
     seed: int = 0,
 ) -> TrainResult:
     """Draws lesions, trains the tiny network on them, evaluates, predicts, and names the report.
@@ -44,8 +44,9 @@ def demo(
         preset="tiny",
         image_size=IMAGE_SIZE,
         epochs=epochs,
-        batch_size=16,
-        learning_rate=3e-3,
+        batch_size=8,
+        learning_rate=2e-3,
+        augment=False,  # for scarce images; these are drawn, as many as one likes
         seed=seed,
     )
     result = train(data, output=run, options=options)
