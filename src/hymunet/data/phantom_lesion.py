@@ -222,12 +222,12 @@ def _absorb(colour: np.ndarray, melanin: np.ndarray, blood: np.ndarray) -> np.nd
 
 
 def lesion_contrast(seed: int, radius: float) -> float:
-    """Melanin density of the lesion, 0.22 (barely seen) to 1.9 (nearly black), log-uniform.
+    """Melanin density of the lesion, 0.32 (faint, but seen) to 1.9 (nearly black), log-uniform.
 
     A small lesion is at least 0.65, else nothing would tell it from a freckle.
     """
     rng = random_stream(seed, 3)
-    lowest = 0.22 + 0.43 * float(np.clip((0.12 - radius) / 0.07, 0, 1))
+    lowest = 0.32 + 0.33 * float(np.clip((0.12 - radius) / 0.07, 0, 1))
     return float(np.exp(rng.uniform(np.log(lowest), np.log(1.9))))
 
 

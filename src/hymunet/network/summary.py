@@ -44,7 +44,7 @@ class NetworkSummary:
     scan_updates: int
 
 
-_KINDS = {"C": "residual convolution", "M": "Visual Mamba", "A": "self-attention"}
+_KINDS = {"C": "residual conv", "M": "Visual Mamba", "A": "self-attention"}
 
 
 def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
@@ -68,7 +68,7 @@ def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
         shapes[module] = tuple(output.shape[1:])
 
     parts: list[tuple[str, str, list[nn.Module]]] = [
-        ("stem", "strided convolution", [model.encoder.stem])
+        ("stem", "strided conv", [model.encoder.stem])
     ]
     for i, letter in enumerate(config.stages):
         stage: list[nn.Module] = [model.encoder.downs[i - 1]] if i else []
@@ -77,8 +77,8 @@ def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
         zip(model.decoder.fusions, model.decoder.blocks, strict=True)
     ):
         level = len(config.stages) - 1 - j
-        parts.append((f"decoder {level}", f"{config.skip} skip, convolution", [fusion, block]))
-    parts.append(("head", "pointwise convolution", [model.head, model.aux_heads]))
+        parts.append((f"decoder {level}", f"{config.skip} skip, conv", [fusion, block]))
+    parts.append(("head", "pointwise conv", [model.head, model.aux_heads]))
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
     hooks += [modules[-1].register_forward_hook(remember) for _, _, modules in parts[:-1]]

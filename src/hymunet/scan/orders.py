@@ -37,7 +37,7 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
 # four directions of a 256x256 grid are 2 MiB; sizes that alternate more than this are rebuilt
 @lru_cache(maxsize=64)
 def _scan_orders(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    # a table made during inference serves a later training too, whose backward needs a normal tensor
+    # a table made during inference serves a later training, whose backward needs a normal tensor
     with torch.inference_mode(False):
         tokens = torch.arange(torch.Size(shape).numel()).view(shape)
         paths = []

@@ -6,14 +6,14 @@ from pathlib import Path
 from hymunet.training.options import TrainOptions
 from hymunet.workflows.train import TrainResult, train
 
-COUNT, IMAGE_SIZE = 800, 96
+COUNT, DRAWN_SIZE, IMAGE_SIZE = 800, (144, 192), 96
 
 
 def demo(
     output: Path = Path("hymunet-demo"),
     *,
     cases: int = COUNT,
-    epochs: int = 6,
+    epochs: int = 8,
     seed: int = 0,
 ) -> TrainResult:
     """Draws lesions, trains the tiny network on them, evaluates, predicts, and names the report.
@@ -39,7 +39,7 @@ def demo(
     make_folder(output)
     if not (data / "split.csv").exists():
         console.print(f"drawing {cases} lesions with exact masks into {data}", highlight=False)
-        write_phantoms(data, cases, size=None, seed=seed)
+        write_phantoms(data, cases, size=DRAWN_SIZE, seed=seed)
     options = TrainOptions(
         preset="tiny",
         image_size=IMAGE_SIZE,
