@@ -66,41 +66,43 @@ def info(
 
 
 def _print(summary: Any, result: dict[str, Any], name: str) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     size = " x ".join(map(str, summary.image_size))
     table = Table(
-        title=f"HyM-UNet {name}: {result['config']['stages']} at {size}", title_justify="left"
+        title=f"HyM-UNet {name}: {result['config']['stages']} at {size}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("part")
-    table.add_column("kind")
-    table.add_column("output", justify="right")
-    table.add_column("parameters", justify="right")
-    table.add_column("multiply-adds", justify="right")
-    table.add_column("scan updates", justify="right")
-    table.add_column("sees (px)", justify="right")
+    table.add_column("part", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    for heading in ("output", "parameters", "mult-adds", "scan", "sees"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for part in summary.parts:
         encoder = part.name == "stem" or part.name.startswith("encoder")
-        field = "whole image" if encoder else ""
+        field = "all" if encoder else ""
         table.add_row(
             part.name,
             part.kind,
-            " x ".join(map(str, part.shape)),
+            "x".join(map(str, part.shape)),
             f"{part.parameters:,}",
-            f"{part.multiply_adds / 1e6:,.1f} M",
-            f"{part.scan_updates / 1e6:,.1f} M" if part.scan_updates else "",
+            f"{part.multiply_adds / 1e6:,.0f} M",
+            f"{part.scan_updates / 1e6:,.0f} M" if part.scan_updates else "",
             str(part.receptive_field) if part.receptive_field else field,
         )
     table.add_section()
     table.add_row(
-        "all", "", "", f"{summary.parameters:,}", f"{summary.multiply_adds / 1e6:,.1f} M",
-        f"{summary.scan_updates / 1e6:,.1f} M", "",
+        "all", "", "", f"{summary.parameters:,}", f"{summary.multiply_adds / 1e6:,.0f} M",
+        f"{summary.scan_updates / 1e6:,.0f} M", "",
     )  # fmt: skip
     console = Console()
     console.print(table)
     console.print(
-        "a scan update is 5 multiply-adds and 1 exponential; sides must be multiples of "
+        "scan: state updates, 5 multiply-adds and 1 exponential each; sees: side in pixels that an "
+        "output position depends on; sides must be multiples of "
         f"{result['config']['stem_stride'] * 2 ** (len(result['config']['stages']) - 1)} "
         "(predict pads for you)",
         highlight=False,

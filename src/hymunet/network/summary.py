@@ -67,9 +67,7 @@ def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
     def remember(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
         shapes[module] = tuple(output.shape[1:])
 
-    parts: list[tuple[str, str, list[nn.Module]]] = [
-        ("stem", "strided conv", [model.encoder.stem])
-    ]
+    parts: list[tuple[str, str, list[nn.Module]]] = [("stem", "strided conv", [model.encoder.stem])]
     for i, letter in enumerate(config.stages):
         stage: list[nn.Module] = [model.encoder.downs[i - 1]] if i else []
         parts.append((f"encoder {i + 1}", _KINDS[letter], [*stage, model.encoder.stages[i]]))
