@@ -23,7 +23,7 @@ def test_help_of_a_verb_is_its_docstring(verb, capsys):
     assert main([verb, "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     function = make_app(verb)[verb].default_command
-    description = " ".join(function.__doc__.split("Args:")[0].split())
+    description = " ".join(function.__doc__.split("Args:")[0].replace("`", "").split())
     assert description in printed
     assert "--" in printed
 
@@ -109,3 +109,5 @@ def test_an_extra_that_is_missing_names_its_install_command(tmp_path):
     assert "Traceback" not in done.stderr
     # what needs no training works without the extra
     assert call("info", "--preset", "tiny").returncode == 0
+    done = call("evaluate", "masks", "data", "--output", str(tmp_path / "report"))
+    assert "a report (--output) needs matplotlib, jinja2" in done.stderr

@@ -31,7 +31,7 @@ def make_app(verb: str | None = None) -> cyclopts.App:
         name="hymunet",
         help="Medical-image segmentation with convolutions, Visual Mamba and Mamba-Guided Fusion.",
         version=f"hymunet {__version__}",
-        help_format="plaintext",
+        help_format="markdown",
         default_parameter=cyclopts.Parameter(negative=()),
         suppress_keyboard_interrupt=False,  # main() says what to do next
     )

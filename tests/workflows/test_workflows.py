@@ -42,3 +42,17 @@ def test_the_demo_goes_all_the_way(tmp_path, capsys):
     assert len(list((folder / "predictions").glob("*_overlay.png"))) == 3
     assert len(list((folder / "data" / "images").iterdir())) == 20
     assert main(arguments) == 0  # and again on the same folder
+
+
+def test_strings_do_as_paths_in_python(tmp_path):
+    from hymunet import Predictor, evaluate, predict
+
+    data = str(write_phantoms(tmp_path / "moles", 12, size=(40, 48)))
+    options = TrainOptions(image_size=32, epochs=1, batch_size=4, workers=0, device="cpu")
+    result = train(data, output=str(tmp_path / "run"), options=options)
+    photo = sorted((tmp_path / "moles" / "images").iterdir())[0]
+    assert Predictor(str(result.model))(str(photo)).mask.shape == (40, 48)
+    predict(str(photo), model=str(result.folder), output=str(tmp_path / "masks"))
+    assert (tmp_path / "masks" / photo.name).is_file()
+    evaluate(str(result.folder), data, split="test", output=str(tmp_path / "report"))
+    assert (tmp_path / "report" / "report.html").is_file()

@@ -20,6 +20,7 @@ from hymunet.evaluation.sources import Source, find_source
 from hymunet.evaluation.strata import describe
 from hymunet.evaluation.summary import summarise
 from hymunet.evaluation.truth import Truth, find_cases, read_pixels, read_truth
+from hymunet.extras import require
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.case import case_metrics
 
@@ -83,6 +84,8 @@ def evaluate(
         HyMUNetError: If prediction and truth do not belong together, or cases were trained on.
     """
     started = time.perf_counter()
+    if output is not None:
+        require("train", "a report (--output)", "matplotlib", "jinja2")
     prediction, truth = str(prediction), Path(truth)
     dataset, cases, notes = find_cases(truth, prediction, split, images, masks)
     source = find_source(prediction, cases, dataset, num_labels, device)

@@ -50,8 +50,8 @@ def predict(
 ) -> PredictReport:
     """Segments images with a trained model.
 
-    Writes OUTPUT/<stem>.png (0 and 255 for one structure, class indices for several) at the input's
-    own size, or <stem>.nii.gz on its grid for volumes, and measurements.csv and
+    Writes `OUTPUT/<stem>.png` (0 and 255 for one structure, class indices for several) at the
+    input's own size, or `<stem>.nii.gz` on its grid for volumes, and measurements.csv and
     measurements.json. An input that cannot be read, or does not fit into memory, does not stop the
     others: it is listed at the end, and the exit code is 1.
 
@@ -59,9 +59,9 @@ def predict(
         inputs: Files, folders (searched with their subfolders) and globs.
         model: A model file (.safetensors) or a run folder.
         output: Folder for the results; created when missing.
-        probability: Also write <stem>_probability.png, 16-bit: 65535 is 1; with several output
-            channels <stem>_0_probability.png and so on. Pictures only.
-        overlay: Also write <stem>_overlay.png: the image with the outline drawn on it. Pictures
+        probability: Also write `<stem>_probability.png`, 16-bit: 65535 is 1; with several output
+            channels `<stem>_0_probability.png` and so on. Pictures only.
+        overlay: Also write `<stem>_overlay.png`: the image with the outline drawn on it. Pictures
             only.
         threshold: Probability from which a pixel belongs to the structure; default: the model's.
         device: cpu or cuda; default: CUDA when there is one.
@@ -76,7 +76,7 @@ def predict(
     from hymunet.inference.predictor import Predictor, describe_model, find_model
 
     console = Console(stderr=True)
-    path = find_model(model)
+    path, output = find_model(model), Path(output)
     predictor = Predictor(path, device=device, threshold=threshold)
     config = predictor.config
     if config.spatial_dims == 3 and (probability or overlay):

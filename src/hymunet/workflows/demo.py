@@ -35,6 +35,7 @@ def demo(
 
     started = time.monotonic()
     console = Console(stderr=True)
+    output = Path(output)
     data, run = output / "data", output / "run"
     make_folder(output)
     if not (data / "split.csv").exists():

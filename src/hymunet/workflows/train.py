@@ -40,28 +40,25 @@ def train(
 
     Args:
         data: The data set.
-        output: The run folder; default: runs/<data>-<preset>-seed<seed>.
+        output: The run folder; default: `runs/<data>-<preset>-seed<seed>`.
         images: Folder of images, when it has no usual name.
         masks: Folder of masks, when it has no usual name.
         options: All other settings.
     """
     from rich.console import Console
 
-    from hymunet.errors import HyMUNetError
+    from hymunet.extras import require
 
-    try:
-        from hymunet.training.fit import fit
-    except ModuleNotFoundError as error:
-        raise HyMUNetError(
-            f"training needs the package {error.name}, which is not installed; install it with: "
-            'pip install "hymunet[train]"'
-        ) from error
+    require("train", "training", "monai", "lightning", "matplotlib", "jinja2")
     from hymunet.evaluation.evaluate import evaluate
     from hymunet.evaluation.summary import headline_means
+    from hymunet.training.fit import fit
 
     options = options or TrainOptions()
+    data = Path(data)  # notebooks pass strings
+    images, masks = (None if path is None else Path(path) for path in (images, masks))
     name = data.resolve().stem if data.is_file() else data.resolve().name
-    output = output or Path("runs") / f"{name}-{options.preset}-seed{options.seed}"
+    output = Path(output or f"runs/{name}-{options.preset}-seed{options.seed}")
     console = Console(stderr=True)
     finished = fit(data, output, options, images=images, masks=masks, console=console)
     part = "test" if finished.split.test else "val"
