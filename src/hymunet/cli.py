@@ -1,5 +1,7 @@
 """The command line, a line a verb; the function behind it has the help, options and work."""
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +53,9 @@ def main(args: Sequence[str] | None = None) -> int:
     from hymunet.errors import HyMUNetError
 
     tokens = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):  # a terminal without the letters gets a ? for them
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         tokens, config = _take_config(tokens)
         app = make_app(tokens[0] if tokens else None)
@@ -61,6 +66,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except cyclopts.CycloptsError:
         return 2  # cyclopts has printed what is wrong
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as the shell says of a process that SIGPIPE ends
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

@@ -1,8 +1,8 @@
 """Whole files or none: everything is written beside its final name and then renamed."""
 
 import os
+import secrets
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,8 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         HyMUNetError: If the place is full or not writable.
     """
     # the suffix stays last: image writers choose their format by it
-    writer = f"{os.getpid()}.{threading.get_ident()}"
-    temporary = path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(6)}.partial{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as handle:

@@ -1,5 +1,6 @@
 """Finding data: every layout with its cases, every flaw with its message, no case ever dropped."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image as Pillow
 
 from hymunet.data.case import Case
-from hymunet.data.formats import find_dataset, find_images, read_case
+from hymunet.data.formats import find_dataset, find_images, find_others, read_case
 from hymunet.errors import HyMUNetError
 
 
@@ -193,7 +194,7 @@ def test_flaws_of_pairs_are_named(tmp_path):
 
 
 def test_flaws_of_places_are_named(tmp_path):
-    with pytest.raises(HyMUNetError, match=r"gone do not exist"):
+    with pytest.raises(HyMUNetError, match=r"no file or folder .*gone"):
         find_dataset(tmp_path / "gone")
     with pytest.raises(HyMUNetError, match=r"is empty: expected images/ and masks/"):
         find_dataset(tmp_path)
@@ -355,3 +356,32 @@ def test_a_case_is_read_whole_or_refused(tmp_path):
     ):
         with pytest.raises(HyMUNetError, match=words):
             read_case(flawed, 3, 2)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    name = os.fsdecode(b"caf\xe9.png")  # Latin-1, as old disks have it
+    try:
+        for folder in ("images", "masks"):
+            Pillow.new("L", (4, 4)).save(tmp_path / folder / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for call in (lambda: find_dataset(tmp_path), lambda: find_images([tmp_path])):
+        with pytest.raises(HyMUNetError, match=r"caf.*not valid UTF-8"):
+            call()
+
+
+def test_a_link_to_nothing_is_not_passed_over(tmp_path):
+    Pillow.new("L", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    assert find_images([tmp_path]) == [tmp_path / "a.png", tmp_path / "b.png"]
+
+
+def test_what_is_no_image_is_listed(tmp_path):
+    Pillow.new("L", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "scan.dcm").write_bytes(b"x")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "more")
+    assert [path.name for path in find_others([tmp_path])] == ["linked", "scan.dcm"]

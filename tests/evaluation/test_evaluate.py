@@ -95,7 +95,7 @@ def test_masks_against_a_data_set_end_to_end(phantoms, shifted, tmp_path, capsys
         exact = case_metrics(np.roll(target, 3, axis=1) == 1, target == 1)
         assert {name: row[name] for name in METRICS} == {name: exact[name] for name in METRICS}
         expected.append(exact["dice"])
-    entry = result.summary["classes"]["structure"]
+    entry = result.summary["classes"]["foreground"]
     assert entry["per_image"]["dice"]["mean"] == pytest.approx(np.mean(expected))
     assert 0 < np.mean(expected) < 1
 
@@ -104,7 +104,7 @@ def test_masks_against_a_data_set_end_to_end(phantoms, shifted, tmp_path, capsys
     assert [float(row["dice"]) for row in rows] == [row["dice"] for row in result.cases]
     assert {"case", "class", "seen", "unit", "size_band", "contrast_band", *METRICS} <= set(rows[0])
     written = json.loads((output / "metrics.json").read_text("utf-8"))
-    assert written["classes"]["structure"]["per_image"] == entry["per_image"]
+    assert written["classes"]["foreground"]["per_image"] == entry["per_image"]
     assert written["length_unit"] == "px"
     assert result.report == output / "report.html"
     assert result.report.is_file()
@@ -126,7 +126,7 @@ def test_without_output_nothing_is_written_and_json_is_all_of_stdout(phantoms, s
 
 def test_perfect_masks_score_one_and_are_zero_away(phantoms):
     result = evaluate(phantoms / "masks", phantoms)
-    entry = result.summary["classes"]["structure"]
+    entry = result.summary["classes"]["foreground"]
     assert entry["per_image"]["dice"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert entry["per_image"]["hd"]["mean"] == 0
     assert entry["pooled"]["iou"] == 1
@@ -172,7 +172,7 @@ def test_what_is_neither_model_nor_masks_is_refused(phantoms, tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
     with pytest.raises(HyMUNetError, match=r"holds no best.safetensors yet"):
         evaluate(tmp_path, phantoms)
-    with pytest.raises(HyMUNetError, match="do not exist"):
+    with pytest.raises(HyMUNetError, match="no file or folder"):
         evaluate(phantoms / "masks", tmp_path / "nowhere")
     with pytest.raises(HyMUNetError, match="expected --split train, val or test, got 'tset'"):
         evaluate(phantoms / "masks", phantoms, split="tset")

@@ -114,7 +114,8 @@ def test_the_report_fetches_nothing_runs_nothing_and_describes_its_pictures(tmp_
     page = Page(text)
     assert page.references
     assert all(one.startswith(("data:image/jpeg;base64,", "#")) for one in page.references)
-    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", text)
+    prose = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)  # its letters may spell anything
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", prose)
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert all(picture["alt"].strip() for picture in page.pictures)
     assert {"caption", "thead", "tbody"} <= set(page.tags)

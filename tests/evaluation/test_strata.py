@@ -36,11 +36,11 @@ def test_bands_are_cut_where_they_say():
     assert [r["compactness_band"] for r in rows] == [None, *thirds]
     assert [r["border_band"] for r in rows][1:3] == list(BORDER_BANDS)
     assert cuts["contrast"] == 3.5
-    assert notes == ["contrast is cut at 3.5, the median of these cases"]
+    assert notes == ["strata of contrast are cut at 3.5, the median of these cases"]
 
     cuts, notes = add_bands(rows, contrast_median=1.5)
     assert [r["contrast_band"] for r in rows] == [None, low, high, high, high, high, high]
-    assert notes == ["contrast is cut at 1.5, the median of the training cases"]
+    assert notes == ["strata of contrast are cut at 1.5, the median of the training cases"]
     assert sum(map(len, members(rows, STRATA[0]).values())) == 6
 
 

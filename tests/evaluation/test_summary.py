@@ -49,7 +49,9 @@ def test_summary_of_three_cases_by_hand():
     assert band["dice"]["mean"] == entry["per_image"]["dice"]["mean"]
     assert entry["strata"]["contrast"] == {}
     assert (summary["n"], summary["length_unit"], summary["area_unit"]) == (3, "px", "px")
-    assert notes == []
+    assert notes == [
+        "3 independent cases are few: bootstrap intervals from fewer than 30 are too narrow"
+    ]
 
 
 def test_every_kind_of_failure_is_told_from_the_others():

@@ -24,7 +24,8 @@ TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """All files below `folder`; the input has b.png in a subfolder more/, and so has the output."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 def png(path):
@@ -46,12 +47,14 @@ def test_a_folder_becomes_a_mask_an_image(folder, toy_file, output):
     report = predict(str(folder), model=toy_file, output=output)
     assert report.exit_code == 0
     assert report.failed == {}
-    assert names(output) == ["a.png", "b.png", "c.png", "measurements.csv", "measurements.json"]
-    assert report.written == [output / "a.png", output / "c.png", output / "b.png"]
+    assert names(output) == [
+        "a.png", "c.png", "measurements.csv", "measurements.json", "more/b.png"
+    ]  # fmt: skip
+    assert report.written == [output / "a.png", output / "c.png", output / "more" / "b.png"]
     predictor = Predictor(toy_file)
     for source in (folder / "a.png", folder / "more" / "b.bmp", folder / "c.tif"):
         expected = predictor(source).mask
-        mask = Image.open(output / f"{source.stem}.png")
+        mask = Image.open((output / source.relative_to(folder)).with_suffix(".png"))
         assert mask.size == Image.open(source).size
         np.testing.assert_array_equal(np.asarray(mask), expected * 255)
     assert 0 < expected.mean() < 1
@@ -84,12 +87,12 @@ def test_inputs_of_every_kind(folder, toy_file, output, kind, monkeypatch):
     }[kind]
     report = predict(*inputs, model=toy_file, output=output)
     assert sorted(path.stem for path in report.written) == expected
-    assert [path.stem for path in sorted(output.glob("*.png"))] == expected
+    assert sorted(path.stem for path in output.rglob("*.png")) == expected
 
 
 def test_probabilities_in_sixteen_bits(folder, toy_file, output):
     predict(str(folder), model=toy_file, output=output, probability=True)
-    for name, source in (("a", folder / "a.png"), ("b", folder / "more" / "b.bmp")):
+    for name, source in (("a", folder / "a.png"), ("more/b", folder / "more" / "b.bmp")):
         written = Image.open(output / f"{name}_probability.png")
         assert written.mode == "I;16"
         expected = Predictor(toy_file)(source).probability[0]
@@ -99,7 +102,7 @@ def test_probabilities_in_sixteen_bits(folder, toy_file, output):
 
 def test_overlays(folder, toy_file, output):
     predict(str(folder), model=toy_file, output=output, overlay=True)
-    assert {"a_overlay.png", "b_overlay.png", "c_overlay.png"} <= set(names(output))
+    assert {"a_overlay.png", "more/b_overlay.png", "c_overlay.png"} <= set(names(output))
     image = read_image(folder / "c.tif")
     expected = draw_overlay(image.pixels, Predictor(toy_file)(image).mask)
     np.testing.assert_array_equal(png(output / "c_overlay.png"), expected)
@@ -133,9 +136,9 @@ def test_several_classes_are_written_as_indices(folder, output, tmp_path, pictur
 
 def test_a_second_call_replaces_the_first(folder, toy_file, output):
     predict(str(folder), model=toy_file, output=output, probability=True)
-    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    before = {name: (output / name).read_bytes() for name in names(output)}
     predict(str(folder), model=toy_file, output=output, probability=True)
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert {name: (output / name).read_bytes() for name in names(output)} == before
 
 
 # one bad input among good ones
@@ -149,7 +152,9 @@ def test_a_broken_picture_does_not_stop_the_others(folder, toy_file, output, cap
     assert list(report.failed) == [str(folder / "broken.png")]
     assert "is broken or cut short" in report.failed[str(folder / "broken.png")]
     assert [path.name for path in report.written] == ["a.png", "c.png", "b.png"]
-    assert names(output) == ["a.png", "b.png", "c.png", "measurements.csv", "measurements.json"]
+    assert names(output) == [
+        "a.png", "c.png", "measurements.csv", "measurements.json", "more/b.png"
+    ]  # fmt: skip
     written = json.loads((output / "measurements.json").read_text())
     assert written["failed"] == report.failed
     assert len(written["measurements"]) == 3
@@ -203,19 +208,26 @@ def test_an_image_that_does_not_fit_into_memory_does_not_stop_the_others(folder,
     written = json.loads((output / "measurements.json").read_text())
     assert list(written["failed"]) == [str(folder / "b_large.png")]
     assert "does not fit into the memory of cpu" in written["failed"][str(folder / "b_large.png")]
-    assert {"a.png", "b.png", "c.png"} <= set(names(output))
+    assert {"a.png", "more/b.png", "c.png"} <= set(names(output))
 
 
 # refusals, before anything is written
 
 
 def test_two_inputs_of_one_name(folder, toy_file, output):
-    Image.open(folder / "a.png").save(folder / "more" / "a.tif")
+    Image.open(folder / "a.png").save(folder / "a.tif")
     with pytest.raises(
         HyMUNetError, match=r"a\.png and .*a\.tif would both be written to .*a\.png"
     ):
         predict(str(folder), model=toy_file, output=output)
     assert not output.exists()
+
+
+def test_subfolders_are_repeated_so_that_equal_names_do_not_meet(folder, toy_file, output):
+    Image.open(folder / "a.png").save(folder / "more" / "a.png")
+    assert predict(str(folder), model=toy_file, output=output).exit_code == 0
+    assert (output / "a.png").is_file()
+    assert (output / "more" / "a.png").is_file()
 
 
 def test_two_results_of_one_name(folder, toy_file, output):

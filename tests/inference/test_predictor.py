@@ -16,7 +16,8 @@ from hymunet import HyMUNet, Predictor
 from hymunet.data.image_io import read_image
 from hymunet.data.phantoms import draw_volume
 from hymunet.errors import HyMUNetError, NonFiniteError
-from hymunet.inference.predictor import describe_model, find_model, json_ready
+from hymunet.inference.predictor import describe_model, json_ready
+from hymunet.network.model_file import find_model
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}
 PREPROCESS = {
@@ -417,3 +418,10 @@ def test_a_slide_of_a_hundred_megapixels(tmp_path):
     assert (row["area_px"], row["parts"]) == (108_000_000, 1)
     assert row["bounding_box"] == [[0, 12000], [0, 9000]]
     assert gigabytes < 4.0  # 0.3 of pixels, 1.2 of them as float32, 0.4 of probabilities, copies
+
+
+def test_channels_last_and_pillow_pictures_are_told_what_to_do(predictor):
+    with pytest.raises(HyMUNetError, match=r"channels are last: use np\.moveaxis"):
+        predictor(np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(HyMUNetError, match=r"not a Image; for a Pillow picture"):
+        predictor(Image.new("RGB", (30, 20)))

@@ -257,9 +257,10 @@ def test_a_newer_format(saved):
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(HyMUNetError, match=f"there is no model file {path}; give"):
-            load_model(path)
+    with pytest.raises(HyMUNetError, match=r"no model file or run folder .*none.safetensors; give"):
+        load_model(tmp_path / "none.safetensors")
+    with pytest.raises(HyMUNetError, match="holds no best.safetensors; give"):
+        load_model(tmp_path)
 
 
 def test_an_unwritable_target_leaves_nothing(tmp_path):

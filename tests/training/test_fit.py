@@ -300,3 +300,98 @@ def test_volumes_of_different_sizes_train_through_the_same_door(cache, tmp_path)
     prediction = Predictor(finished.folder.best)(tmp_path / "data" / "images" / "case0.nii.gz")
     assert prediction.mask.shape == sizes[0]
     assert prediction.spacing_mm == pytest.approx((2.0, 1.0, 1.0))
+
+
+def test_data_that_are_refused_leave_the_folder_free_for_the_corrected_command(cache, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    for path in sorted((source / "masks").iterdir()):
+        mask = np.array(Image.open(path)) // 255
+        mask[:4, :4] = 2  # a second structure in the corner
+        Image.fromarray(mask).save(path)
+    with pytest.raises(HyMUNetError, match="train --structures, the background not counted"):
+        run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1))
+    run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1, structures=2))
+    assert read_info(tmp_path / "run" / "best.safetensors")["architecture"]["num_classes"] == 3
+
+
+def test_too_few_steps_are_warned_of(data, cache, tmp_path):
+    _, said = run_quietly(data, tmp_path / "run", replace(OPTIONS, epochs=1))
+    assert "3 optimisation steps in all are too few" in said
+
+
+def test_a_diverged_epoch_is_not_kept(data, cache, tmp_path):
+    options = replace(OPTIONS, learning_rate=1e30, weight_decay=0.0)
+    with pytest.raises(HyMUNetError, match="lower --learning-rate"):
+        run_quietly(data, tmp_path / "run", options)
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_named_folders_are_part_of_the_settings(cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    (source / "images").rename(source / "photos")
+    (source / "masks").rename(source / "outlines")
+    options = replace(OPTIONS, epochs=1)
+    folders = {"images": Path("photos"), "masks": Path("outlines")}
+    fit(source, tmp_path / "run", options, **folders, console=Console(quiet=True))
+    values = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (values["images"], values["masks"]) == ("photos", "outlines")
+    (source / "others").symlink_to(source / "outlines")
+    folders["masks"] = Path("others")
+    with pytest.raises(HyMUNetError, match="masks is 'outlines' there and 'others' now"):
+        fit(source, tmp_path / "run", options, **folders, console=Console(quiet=True))
+
+
+def test_pictures_with_and_without_a_scale_are_not_mixed(cache, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    path = sorted((source / "images").iterdir())[3]
+    Image.fromarray(np.full((40, 48), 1000.0, np.float32)).save(path.with_suffix(".tif"))
+    path.unlink()
+    with pytest.raises(HyMUNetError, match=rf"different kinds: .*1 2-D float \({path.stem}\)"):
+        run_quietly(source, tmp_path / "run")
+
+
+def test_structures_that_occur_in_no_mask_are_warned_of(cache, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    for path in (source / "masks").iterdir():
+        Image.fromarray(np.array(Image.open(path)) // 255).save(path)
+    _, said = run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1, structures=2))
+    assert "structures [2] occur in no mask" in said
+
+
+def test_new_cases_under_an_old_run_are_mentioned(cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
+    options = replace(OPTIONS, epochs=1)
+    run_quietly(source, tmp_path / "run", options)
+    for folder in ("images", "masks"):
+        path = sorted((source / folder).iterdir())[0]
+        (source / folder / "newcomer.png").write_bytes(path.read_bytes())
+    with open(source / "split.csv", "a") as file:
+        file.write("newcomer,train\n")
+    _, said = run_quietly(source, tmp_path / "run", options)
+    assert "1 new cases are not used by this run" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("config.yaml", "", "no mapping"), ("provenance.json", "{", "is damaged")],
+)
+def test_damaged_bookkeeping_is_named(uninterrupted, data, cache, tmp_path, name, content, words):
+    copy_run(uninterrupted, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(HyMUNetError, match=words):
+        run_quietly(data, tmp_path / "run")
+
+
+def test_batches_of_one_that_batch_norm_cannot_use_are_refused(data, cache, tmp_path):
+    with pytest.raises(HyMUNetError, match="raise --batch-size or --image-size"):
+        run_quietly(data, tmp_path / "run", replace(OPTIONS, image_size=16, batch_size=1))

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hymunet.errors import HyMUNetError
-from hymunet.training.options import TrainOptions, read_config, write_config
+from hymunet.training.options import TrainOptions, config_text, read_config, run_settings
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,12 @@ from hymunet.training.options import TrainOptions, read_config, write_config
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
+        ({"learning_rate": float("inf")}, "learning_rate must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay must be 0 or more"),
+        ({"workers": -1}, "workers must be 'auto' or 0 or more"),
+        ({"seed": 10**30}, "seed below"),
+        ({"structures": 300}, "structures may be 254 at most"),
         ({"dice_weight": -1.0}, "loss weights must be 0 or more"),
         (
             {"cross_entropy_weight": 0.0, "dice_weight": 0.0, "boundary_weight": 0.0},
@@ -32,9 +38,11 @@ def test_impossible_values_are_refused(values, words):
 def test_a_configuration_round_trips(tmp_path):
     options = TrainOptions(preset="small", epochs=7, workers=2, augment=False)
     path = tmp_path / "config.yaml"
-    path.write_text(write_config(options, Path("some data"), Path("runs/x")))
+    folders = {"images": Path("photos"), "masks": Path("outlines")}
+    path.write_text(config_text(run_settings(options, tmp_path, Path("runs/x"), **folders)))
     values = read_config(path)
-    assert (values.pop("data"), values.pop("output")) == ("some data", "runs/x")
+    assert (values.pop("data"), values.pop("output")) == (str(tmp_path), "runs/x")
+    assert (values.pop("images"), values.pop("masks")) == ("photos", "outlines")
     assert TrainOptions(**values) == options
 
 

@@ -42,6 +42,8 @@ class CaseFacts:
         sha256: `case_hash` of its decoded pixels.
         size: Its own size in pixels or voxels.
         foreground: Fraction of its pixels that are labelled.
+        labels: Class indices that occur in its mask.
+        kind: "2-D integer", "2-D float" or "3-D ...": what its pixels are.
         notes: What was understood or converted while reading.
     """
 
@@ -49,6 +51,8 @@ class CaseFacts:
     sha256: str
     size: tuple[int, ...]
     foreground: float
+    labels: tuple[int, ...]
+    kind: str
     notes: tuple[str, ...]
 
 
@@ -77,6 +81,12 @@ def default_cache_folder() -> Path:
             "there is no home folder for the cache of prepared images; set HYMUNET_CACHE to a "
             "folder that can be written to"
         ) from error
+
+
+def kind_of(pixels: np.ndarray) -> str:
+    """What pixels are: "2-D integer" pictures have a scale of their own (0 to 255 or 65535), "2-D
+    float" ones and volumes ("3-D integer", "3-D float") are in arbitrary units."""
+    return f"{pixels.ndim - 1}-D {'float' if pixels.dtype.kind == 'f' else 'integer'}"
 
 
 class CaseCache:
@@ -147,6 +157,8 @@ class CaseCache:
                 values["sha256"],
                 tuple(values["size"]),
                 values["foreground"],
+                tuple(values["labels"]),
+                values["kind"],
                 tuple(values["notes"]),
             )
 
@@ -190,6 +202,10 @@ class CaseCache:
 
     def _fill(self, case: Case, path: Path) -> None:
         image, mask, valid = read_case(case, self.in_channels, self.num_labels)
+        if self.preprocess.config.image_size is not None and image.pixels.ndim != 3:
+            raise HyMUNetError(
+                f"{case.channels[0]} is a volume among pictures; train pictures and volumes apart"
+            )
         resized, label = self._resize(image.pixels, mask.labels, self.num_labels)
         tensors = {"image": resized, "label": label}
         if valid is not None:
@@ -199,6 +215,8 @@ class CaseCache:
             "sha256": case_hash(image.pixels),
             "size": image.pixels.shape[1:],
             "foreground": float((mask.labels > 0).mean()),
+            "labels": np.unique(mask.labels).tolist(),
+            "kind": kind_of(image.pixels),
             "notes": [*image.notes, *mask.notes],
         }
         _writable(path.parent)

@@ -73,7 +73,7 @@ def find_dataset(data: Path, images: Path | None = None, masks: Path | None = No
     if (images is None) != (masks is None):
         raise HyMUNetError("only one of --images and --masks is given; give both, or neither")
     if not data.exists():
-        raise HyMUNetError(f"the data {data} do not exist; check the path (from {Path.cwd()})")
+        raise HyMUNetError(f"there is no file or folder {data}; check the path (from {Path.cwd()})")
     if images is not None and masks is not None:
         root = data if data.is_dir() else data.parent
         pair = (None, _inside(root, images), _inside(root, masks))
@@ -177,6 +177,8 @@ def _with_split_table(dataset: Dataset) -> Dataset:
 
 
 def _sorted(cases: Iterable[Case]) -> tuple[Case, ...]:
+    cases = list(cases)
+    _check_names(path for case in cases for path in (*case.channels, case.label) if path)
     return tuple(sorted(cases, key=lambda case: case.id))
 
 
@@ -212,7 +214,37 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
             found.setdefault(os.path.realpath(file), file)
     if not found:
         raise HyMUNetError("no input is given; expected image files, folders or patterns")
+    _check_names(found.values())
     return sorted(found.values())
+
+
+def find_others(inputs: Sequence[str | Path]) -> list[Path]:
+    """What lies visibly in the input folders and is no image by its name: other files, and links to
+    folders, which are not followed."""
+    others = []
+    for folder in {Path(given) for given in inputs}:
+        for path in folder.rglob("*") if folder.is_dir() else ():
+            passed_over = not is_image(path) and (not path.is_dir() or path.is_symlink())
+            if passed_over and _visible(path, folder):
+                others.append(path)
+    return sorted(others)
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    """Tables and JSON are UTF-8, so file names must be text.
+
+    Raises:
+        HyMUNetError: If one holds bytes that are no UTF-8.
+    """
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            shown = str(path).encode("utf-8", "backslashreplace").decode()
+            raise HyMUNetError(
+                f"the file name {shown} is not valid UTF-8 and could not be written into tables; "
+                "rename it"
+            ) from error
 
 
 def _visible(file: Path, below: Path) -> bool:

@@ -151,8 +151,9 @@ def class_indices(
     )
     raise HyMUNetError(
         f"mask {path} holds {len(found)} values ({listed(found)}); expected {expected} for "
-        f"{num_labels} classes, background included: set the number of classes to what the mask "
-        f"holds, or rewrite the mask with these values{hint}"
+        f"{num_labels} classes, background included: say how many structures there are (train "
+        "--structures, the background not counted; evaluate --num-labels, the background counted), "
+        f"or rewrite the mask with these values{hint}"
     )
 
 

@@ -146,6 +146,8 @@ def _by_stem(
 
 
 def is_image(path: Path) -> bool:
-    """Whether `path` is a file that ends like an image and is not hidden."""
+    """Whether `path` is a file that ends like an image and is not hidden; a link to nothing counts,
+    so that reading it fails by name instead of passing it over."""
     name = path.name.lower()
-    return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
+    there = path.is_file() or (path.is_symlink() and not path.exists())
+    return name.endswith(SUFFIXES) and not name.startswith(".") and there

@@ -2,7 +2,7 @@
 
 A phantom has what makes real skin lesions hard to outline (soft and ragged borders, low contrast,
 uneven light, hair, rulers, gel bubbles, stickers) and what they never have: a mask that is right to
-the pixel, because picture and mask come from one function (`phantom_lesion`).
+the pixel, because picture and mask come from one function (`hymunet.data.phantom_lesion`).
 """
 
 import os

@@ -79,7 +79,8 @@ def make_split(
     if len(members) < len(wanted):
         raise HyMUNetError(
             f"a split into {', '.join(wanted)} needs at least {len(wanted)} groups of cases, but "
-            f"{len(ids)} cases form {len(members)}: add data, or set the share of test to 0"
+            f"{len(ids)} cases form {len(members)}: add data, or name the parts "
+            "in a split.csv (case,split)"
         )
 
     bins = _size_bins(members, sizes)

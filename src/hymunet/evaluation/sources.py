@@ -17,6 +17,8 @@ from hymunet.errors import HyMUNetError
 
 _MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|pred|prediction|gt|truth)$", re.I)
 
+_BESIDE = re.compile(r"(_overlay|(_\d+)?_probability)\.png$")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -99,12 +101,15 @@ def find_run(prediction: Path) -> Path | None:
 
 
 def mask_files(folder: Path) -> list[Path]:
-    """The image files directly in a folder, hidden ones left out."""
-    return sorted(
-        path
+    """The image files directly in a folder; hidden ones, and the overlays and probability maps that
+    `hymunet predict` writes beside a mask, left out."""
+    found = {
+        path.name: path
         for path in folder.iterdir()
         if path.is_file() and path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-    )
+    }
+    beside = {name for name in found if _BESIDE.sub(".png", name) in found.keys() - {name}}
+    return sorted(path for name, path in found.items() if name not in beside)
 
 
 def case_name(name: str) -> str:
@@ -145,7 +150,7 @@ def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labe
     def predict(case: Case, image: Image | None) -> np.ndarray:
         return read_mask(files[keys[case.id]][0], num_labels).labels
 
-    classes = [f"class {i}" for i in range(1, num_labels)] if num_labels > 2 else ["structure"]
+    classes = [f"class {i}" for i in range(1, num_labels)] if num_labels > 2 else ["foreground"]
     return Source(str(folder), predict, classes)
 
 

@@ -105,7 +105,7 @@ def add_bands(
             float(np.median(contrasts)) if contrast_median is None else float(contrast_median)
         )
         notes.append(
-            f"contrast is cut at {cuts['contrast']:.3g}, the median of "
+            f"strata of contrast are cut at {cuts['contrast']:.3g}, the median of "
             + ("these cases" if contrast_median is None else "the training cases")
         )
     shapes = [row["compactness"] for row in rows if row["compactness"] is not None]

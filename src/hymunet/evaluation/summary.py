@@ -11,6 +11,8 @@ from hymunet.evaluation.strata import STRATA, STRATA_METRICS, add_bands, members
 from hymunet.metrics.case import METRICS
 from hymunet.metrics.statistics import bootstrap_mean, pooled
 
+FEW_GROUPS = 30  # below it a percentile bootstrap covers the mean less often than it says
+
 
 def summarise(
     rows: Sequence[dict[str, Any]],
@@ -52,6 +54,11 @@ def summarise(
         "interval": "95 % bootstrap over groups",
         "classes": {},
     }
+    if 1 < summary["groups"] < FEW_GROUPS:
+        notes.append(
+            f"{summary['groups']} independent cases are few: bootstrap intervals from fewer than "
+            f"{FEW_GROUPS} are too narrow"
+        )
     for name in dict.fromkeys(row["class"] for row in rows):
         own = [row for row in rows if row["class"] == name]
         cuts, band_notes = add_bands(own, contrast_median)

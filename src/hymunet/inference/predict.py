@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
+from hymunet.console import say
 from hymunet.errors import HyMUNetError
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def predict(
     others: it is listed at the end, and the exit code is 1.
 
     Args:
-        inputs: Files, folders (searched with their subfolders) and globs.
+        inputs: Files, folders and globs; a folder is searched with its subfolders, which the
+            output repeats.
         model: A model file (.safetensors) or a run folder.
         output: Folder for the results; created when missing.
         probability: Also write `<stem>_probability.png`, 16-bit: 65535 is 1; with several output
@@ -71,9 +73,11 @@ def predict(
         HyMUNetError: If the model, an input's name or the output folder cannot be used, or results
             would overwrite each other or an input; nothing is written then.
     """
-    from hymunet.data.formats import find_images
+    from hymunet.data.formats import find_images, find_others
+    from hymunet.data.masks_io import listed
     from hymunet.files import make_folder, write_text
-    from hymunet.inference.predictor import Predictor, describe_model, find_model
+    from hymunet.inference.predictor import Predictor, describe_model
+    from hymunet.network.model_file import find_model
 
     console = Console(stderr=True)
     path, output = find_model(model), Path(output)
@@ -85,11 +89,20 @@ def predict(
             "volumes; leave --probability and --overlay out"
         )
     images = find_images(inputs)
-    targets = {image: _targets(image, output, config, probability, overlay) for image in images}
+    targets = {
+        image: _targets(image, output / _subfolder(image, inputs), config, probability, overlay)
+        for image in images
+    }
     _check_targets(inputs, targets, output)
-    make_folder(output)
-    line = f"model: {path}, {describe_model(predictor.info)}"
-    console.print(line, highlight=False, markup=False)
+    for folder in {output, *(files.mask.parent for files in targets.values())}:
+        make_folder(folder)
+    say(console, f"model: {path}, {describe_model(predictor.info)}")
+    if others := find_others(inputs):
+        say(
+            console,
+            f"note: {len(others)} files or linked folders are no images by their names and were "
+            f"passed over: {listed(path.name for path in others)}",
+        )
 
     report = PredictReport()
     for image in track(images, "segmenting", console=console, transient=True):
@@ -124,6 +137,15 @@ class _Targets:
 
     def all(self) -> list[Path]:
         return [self.mask, *self.probabilities, *([self.overlay] if self.overlay else [])]
+
+
+def _subfolder(image: Path, inputs: Sequence[str]) -> Path:
+    """Where an image lies below the input folder that it was found in; files of one name in several
+    subfolders (a patient each, say) then do not meet."""
+    for folder in map(Path, inputs):
+        if folder.is_dir() and image.is_relative_to(folder):
+            return image.parent.relative_to(folder)
+    return Path()
 
 
 def _targets(
@@ -211,13 +233,12 @@ def _print(report: PredictReport, total: int, output: Path, console: Console) ->
     console.print(table)
     if len(report.measurements) > 12:
         console.print(f"... {len(report.measurements) - 12} more rows in measurements.csv")
-    console.print(
+    say(
+        console,
         f"{len(report.written)} of {total} images segmented into {output} "
-        f"(masks, measurements.csv, measurements.json)",
-        highlight=False,
-        markup=False,
+        "(masks, measurements.csv, measurements.json)",
     )
     if report.failed:
-        console.print(f"[red]{len(report.failed)} failed:")
+        say(console, f"{len(report.failed)} failed:", "red")
         for name, reason in report.failed.items():
-            console.print(f"  {name}: {reason}", highlight=False, markup=False)
+            say(console, f"  {name}: {reason}")

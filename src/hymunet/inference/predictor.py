@@ -65,7 +65,7 @@ class Predictor:
         if isinstance(model, HyMUNet):
             network, self.info = model, dict(info or {})
         else:
-            network, self.info = load_model(find_model(model))
+            network, self.info = load_model(model)
         self.device = _find_device(device)
         self.network = network.eval().to(self.device)
         self.config = network.config
@@ -170,15 +170,24 @@ class Predictor:
         channels = self.config.in_channels
         if isinstance(image, np.ndarray):
             image = Image(image, None, None, ())
+        elif isinstance(image, (str, Path)):
+            image = read_image(Path(image), channels)
+        elif isinstance(image, (list, tuple)):
+            image = read_image([Path(path) for path in image], channels)
         elif not isinstance(image, Image):
-            paths = Path(image) if isinstance(image, (str, Path)) else list(image)
-            image = read_image(paths, channels)
+            raise HyMUNetError(
+                "an image is a path, a list of paths (one a channel) or an array (channels, "
+                f"height, width), not a {type(image).__name__}; for a Pillow picture: "
+                "np.asarray(picture.convert('RGB')).transpose(2, 0, 1)"
+            )
         pixels = image.pixels
         if pixels.ndim != self.config.spatial_dims + 1 or pixels.shape[0] != channels:
             axes = "height, width" if self.config.spatial_dims == 2 else "depth, height, width"
+            last = pixels.ndim == self.config.spatial_dims + 1 and pixels.shape[-1] == channels
+            hint = "; its channels are last: use np.moveaxis(image, -1, 0)" if last else ""
             raise HyMUNetError(
                 f"this model reads {channels} channels of {self.config.spatial_dims}-D images, "
-                f"(channels, {axes}), but the image's shape is {pixels.shape}"
+                f"(channels, {axes}), but the image's shape is {pixels.shape}{hint}"
             )
         if pixels.size == 0:
             raise HyMUNetError(f"the image has shape {pixels.shape}: there is nothing in it")
@@ -220,24 +229,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(w in str(error) for w in ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED"))
-
-
-def find_model(model: str | Path) -> Path:
-    """The model file that `model` means: itself, or best.safetensors of a run folder.
-
-    Raises:
-        HyMUNetError: If there is no such file.
-    """
-    path = Path(model)
-    if path.is_dir():
-        inside = path / "best.safetensors"
-        if not inside.is_file():
-            raise HyMUNetError(
-                f"the folder {path} holds no best.safetensors; give a model file or the folder of "
-                "a run that has finished its first epoch"
-            )
-        return inside
-    return path
 
 
 def describe_model(info: dict[str, Any]) -> str:

@@ -44,17 +44,35 @@ def save_model(path: Path | str, model: HyMUNet, info: dict[str, Any] | None = N
     return path
 
 
+def find_model(model: str | Path) -> Path:
+    """The model file that `model` means: itself, or best.safetensors of a run folder.
+
+    Raises:
+        HyMUNetError: If it is a folder without one.
+    """
+    path = Path(model)
+    if path.is_dir():
+        inside = path / "best.safetensors"
+        if not inside.is_file():
+            raise HyMUNetError(
+                f"the folder {path} holds no best.safetensors; give a model file or the folder of "
+                "a run that has finished its first epoch"
+            )
+        return inside
+    return path
+
+
 def read_info(path: Path | str) -> dict[str, Any]:
     """The metadata of a model file, without building the network.
 
     Raises:
         HyMUNetError: If the file is missing, truncated, a pickle, or no HyM-UNet model.
     """
-    path = Path(path)
+    path = find_model(path)
     if not path.is_file():
         raise HyMUNetError(
-            f"there is no model file {path}; give the .safetensors file of a run, "
-            "such as runs/mine/best.safetensors"
+            f"there is no model file or run folder {path}; give one, such as runs/mine or "
+            "runs/mine/best.safetensors"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -89,7 +107,7 @@ def load_model(path: Path | str) -> tuple[HyMUNet, dict[str, Any]]:
     Raises:
         HyMUNetError: As `read_info`, or if the weights do not belong to the architecture.
     """
-    path = Path(path)
+    path = find_model(path)
     info = read_info(path)
     known = {field.name for field in fields(HyMUNetConfig)}
     unknown = sorted(set(info["architecture"]) - known)

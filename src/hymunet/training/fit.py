@@ -16,10 +16,11 @@ import lightning
 import torch
 from rich.console import Console
 
+from hymunet.console import say
 from hymunet.data.cache import CaseCache, CaseFacts
 from hymunet.data.formats import Dataset, find_dataset
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.data.splits import Split
+from hymunet.data.splits import Split, save_split
 from hymunet.errors import HyMUNetError
 from hymunet.network.hymunet import PRESETS, HyMUNet
 from hymunet.network.model_file import read_info
@@ -32,9 +33,11 @@ from hymunet.training.loading import (
     make_loader,
     prepare,
 )
-from hymunet.training.options import TrainOptions
+from hymunet.training.options import TrainOptions, run_settings
 from hymunet.training.recorder import Recorder
 from hymunet.training.run_folder import RunFolder, machine_facts
+
+FEW_STEPS = 300  # below it networks of this kind tend to predict all or nothing
 
 
 @dataclass(frozen=True)
@@ -73,23 +76,25 @@ def fit(
     console = console or Console(stderr=True)
     dataset = find_dataset(data, images, masks)
     run = RunFolder(output)
-    resuming = run.open(options, data)
-    console.print(f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}", highlight=False)
+    settings = run_settings(options, data, output, images, masks)
+    resuming = run.holds(settings)
+    say(console, f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}")
     for note in dataset.notes:
-        console.print(f"  {note}", highlight=False)
+        say(console, f"  {note}")
 
     in_channels, spatial_dims, arbitrary_units = kind_of_images(dataset.cases[0])
     network = _build(options, in_channels, spatial_dims)
     geometry = _geometry(options, network, arbitrary_units)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
-    split = choose_split(run.split, dataset, facts, options, resuming)
-    for note in split.notes:
-        console.print(f"  {note}", highlight=False)
-    console.print(
-        f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test",
-        highlight=False,
-    )
+    split, split_notes = choose_split(run.split, dataset, facts, options, resuming)
+    if not resuming:  # from here on the folder is this run's: its data could be read and split
+        run.start(settings)
+    if not run.split.exists():
+        save_split(run.split, split)
+    for note in split_notes:
+        say(console, f"  {note}")
+    say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
     by_id = {case.id: case for case in dataset.cases}
     train_cases = [by_id[id_] for id_ in split.train]
     val_cases = [by_id[id_] for id_ in split.val]
@@ -102,14 +107,23 @@ def fit(
         make_loader(train_cases, cache, preprocess, options, training=True),
         make_loader(val_cases, cache, preprocess, options, training=False),
     ]
+    if (
+        min(options.batch_size, len(train_cases)) == 1
+        and geometry.image_size == (network.config.stride,) * 2
+    ):
+        raise HyMUNetError(
+            f"batches of 1 at {options.image_size} x {options.image_size} leave one value a "
+            "channel in the deepest stage, too few for batch normalisation; raise --batch-size or "
+            "--image-size"
+        )
     task = SegmentationTask(network, options, steps_per_epoch=len(loaders[0]))
     device = _device(options)
     checkpoint, problems = run.checkpoint()
     for problem in problems:
-        console.print(f"[yellow]{problem}; going on from the checkpoint before it")
+        say(console, f"{problem}; going on from the checkpoint before it", "yellow")
     provenance = run.read_provenance()
     if provenance.get("finished"):
-        console.print(f"{run.path} is finished already; nothing to train", highlight=False)
+        say(console, f"{run.path} is finished already; nothing to train")
         return _finished(run, dataset, split)
     provenance.update(
         machine_facts(device),
@@ -129,14 +143,23 @@ def fit(
     recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console)
     trainer = _trainer(options, device, recorder)
     if checkpoint is not None:
-        console.print(f"resuming from {checkpoint}", highlight=False)
+        say(console, f"resuming from {checkpoint}")
     else:
-        console.print(
+        say(
+            console,
             f"training {options.preset} ({provenance['parameters']:,} parameters) on "
-            f"{provenance['machine']['device']}, {options.epochs} epochs of {len(loaders[0])} "
-            "steps",
-            highlight=False,
+            f"{provenance['machine']['device']}, epochs: {options.epochs}, steps each: "
+            f"{len(loaders[0])}",
         )
+    if task.total_steps < FEW_STEPS:
+        say(
+            console,
+            f"warning: {task.total_steps} optimisation steps in all are too few to learn from "
+            f"scratch (some hundreds are needed, {FEW_STEPS} as a rule): raise --epochs or lower "
+            "--batch-size",
+            "yellow",
+        )
+    say(console, "a line an epoch; * marks the best validation Dice so far")
     started = time.monotonic()
     with _interrupts_as_they_are(trainer):
         trainer.fit(task, loaders[0], loaders[1], ckpt_path=checkpoint, weights_only=True)

@@ -13,14 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from hymunet.console import say
 from hymunet.data.augment import Augment
-from hymunet.data.cache import CaseCache, CaseFacts
+from hymunet.data.cache import CaseCache, CaseFacts, kind_of
 from hymunet.data.case import Case
 from hymunet.data.duplicates import hash_images, near_duplicate_groups
 from hymunet.data.formats import Dataset, read_case
 from hymunet.data.image_io import read_image
+from hymunet.data.masks_io import listed
 from hymunet.data.preprocess import Preprocess
-from hymunet.data.splits import Split, load_split, make_split, save_split, split_from_table
+from hymunet.data.splits import Split, load_split, make_split, split_from_table
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
 from hymunet.training.dataset import CaseDataset, EpochSampler
@@ -29,15 +31,19 @@ from hymunet.training.options import TrainOptions
 
 def kind_of_images(case: Case) -> tuple[int, int, bool]:
     """(channels, spatial dimensions, whether intensities are in arbitrary units): pictures are read
-    as RGB, volumes as they are; 8- and 16-bit pictures have a scale of their own, others none."""
+    as RGB, volumes as they are; see `hymunet.data.cache.kind_of`."""
     pixels = read_image(case.channels, None).pixels
-    if pixels.ndim == 4:
-        return len(pixels), 3, True
-    channels = 3 if len(case.channels) == 1 else len(pixels)
-    return channels, 2, pixels.dtype.kind == "f"
+    dims = pixels.ndim - 1
+    channels = 3 if dims == 2 and len(case.channels) == 1 else len(pixels)
+    return channels, dims, kind_of(pixels) != "2-D integer"
 
 
 def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[CaseFacts]:
+    """Reads every case once, says what was understood, and refuses what cannot be trained on.
+
+    Raises:
+        HyMUNetError: If cases cannot be read, or are of different kinds.
+    """
     columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -49,7 +55,26 @@ def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[C
         for note in fact.notes:
             notes[note] = notes.get(note, 0) + 1
     for note, count in sorted(notes.items(), key=lambda item: -item[1])[:5]:
-        console.print(f"  {count} files: {note}", highlight=False)
+        say(console, f"  {count} files: {note}")
+    by_kind: dict[str, list[str]] = {}
+    for fact in facts:
+        by_kind.setdefault(fact.kind, []).append(fact.id)
+    if len({kind if kind.startswith("2") else kind[:3] for kind in by_kind}) > 1:
+        found = "; ".join(f"{len(ids)} {kind} ({listed(ids, 3)})" for kind, ids in by_kind.items())
+        raise HyMUNetError(
+            f"the images are of different kinds: {found}. 8- and 16-bit pictures have a scale, "
+            "floating-point ones and volumes have none, so one model cannot read both: convert "
+            "them to one kind"
+        )
+    absent = set(range(1, cache.num_labels)) - {label for fact in facts for label in fact.labels}
+    if absent:
+        say(
+            console,
+            f"warning: structures {sorted(absent)} occur in no mask; with {cache.num_labels - 1} "
+            "structures the masks should hold the values 0 to "
+            f"{cache.num_labels - 1}",
+            "yellow",
+        )
     return facts
 
 
@@ -59,16 +84,24 @@ def choose_split(
     facts: Sequence[CaseFacts],
     options: TrainOptions,
     resuming: bool,
-) -> Split:
+) -> tuple[Split, list[str]]:
+    """The split of a run, and what to say about it: the saved one when the run is resumed, else the
+    data's own, else a drawn one with near-duplicates kept together and lesion sizes balanced.
+
+    Raises:
+        HyMUNetError: If cases of the saved split are gone, or a part that is needed is empty.
+    """
     if resuming and path.exists():
         split = load_split(path)
-        missing = {*split.train, *split.val, *split.test} - {case.id for case in dataset.cases}
+        used, there = {*split.train, *split.val, *split.test}, {case.id for case in dataset.cases}
+        missing, new = used - there, there - used
         if missing:
             raise HyMUNetError(
                 f"{len(missing)} cases of {path} are no longer in the data "
                 f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
             )
-        return split
+        notes = [f"{len(new)} new cases are not used by this run"] if new else []
+        return split, [*split.notes, *notes]
     ids = [case.id for case in dataset.cases]
     if dataset.split is not None:
         split = split_from_table(ids, dataset.split)
@@ -81,8 +114,7 @@ def choose_split(
             f"a training needs cases to learn from and cases to validate on, but the split has "
             f"{len(split.train)} train and {len(split.val)} val cases; add some to split.csv"
         )
-    save_split(path, split)
-    return split
+    return split, list(split.notes)
 
 
 def _groups(cases: Sequence[Case]) -> list[str]:

@@ -3,6 +3,7 @@
 Imports nothing heavy, so that `hymunet train --help` answers at once.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -85,21 +86,43 @@ class TrainOptions:
             if getattr(self, name) < least:
                 raise HyMUNetError(f"{name} must be {least} or more, not {getattr(self, name)}")
         for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise HyMUNetError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise HyMUNetError(f"weight_decay must be 0 or more, not {self.weight_decay}")
+        if self.structures > 254 or self.seed >= 2**31:
+            raise HyMUNetError(
+                f"structures may be 254 at most and seed below {2**31}, not {self.structures} and "
+                f"{self.seed}"
+            )
+        if self.workers != "auto" and self.workers < 0:
+            raise HyMUNetError(f"workers must be 'auto' or 0 or more, not {self.workers}")
         for name in ("warmup", "ema_decay", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise HyMUNetError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         terms = (self.cross_entropy_weight, self.dice_weight, self.boundary_weight)
-        if min(terms) < 0 or not sum(terms):
+        if not (min(terms) >= 0 and 0 < sum(terms) < math.inf):
             raise HyMUNetError(
                 f"loss weights must be 0 or more and not all 0, but they are {terms}"
             )
 
 
-def write_config(options: TrainOptions, data: Path, output: Path) -> str:
-    """The text of `config.yaml`: the data, the run folder and every option."""
-    values = {"data": str(data), "output": str(output), **asdict(options)}
+def run_settings(
+    options: TrainOptions,
+    data: Path,
+    output: Path,
+    images: Path | None = None,
+    masks: Path | None = None,
+) -> dict[str, Any]:
+    """What defines a run: the data, the run folder and every option, as plain values."""
+    values = {"data": str(data.resolve()), "output": str(output)}
+    if images is not None and masks is not None:
+        values |= {"images": str(images), "masks": str(masks)}
+    return {**values, **asdict(options)}
+
+
+def config_text(values: dict[str, Any]) -> str:
+    """The text of `config.yaml`."""
     return "# repeat this run with: hymunet train --config THIS_FILE --output ANOTHER_FOLDER\n" + (
         yaml.safe_dump(values, sort_keys=False)
     )

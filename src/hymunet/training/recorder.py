@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hymunet.errors import NonFiniteError
 from hymunet.files import replacing
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import save_model
@@ -113,6 +114,11 @@ class Recorder(lightning.Callback):
             "seconds": time.monotonic() - self.started,
             **pl_module.epoch_row(),
         }
+        if not all(math.isfinite(value) for value in row.values()):
+            raise NonFiniteError(
+                f"validation after epoch {epoch} met NaN or infinity (val_loss {row['val_loss']}): "
+                "training has diverged, and nothing of this epoch was kept; lower --learning-rate"
+            )
         self.rows.append(row)
         better = row["val_dice"] > self.best_dice
         if better:
@@ -141,12 +147,13 @@ class Recorder(lightning.Callback):
     def _say(self, trainer: lightning.Trainer, row: dict[str, float], better: bool) -> None:
         left = (trainer.max_epochs or 0) - int(row["epoch"])
         recent = [r["seconds"] for r in self.rows[-3:]]
-        minutes = left * sum(recent) / len(recent) / 60
+        seconds = left * sum(recent) / len(recent)
+        remaining = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
         self.console.print(
             f"epoch {int(row['epoch']):>3}/{trainer.max_epochs}  "
             f"loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
             f"val Dice {row['val_dice']:.4f}  IoU {row['val_iou']:.4f}  "
-            f"{row['seconds']:.0f} s  {minutes:.0f} min left{'  *' if better else ''}",
+            f"{row['seconds']:.0f} s, {remaining} left{'  *' if better else ''}",
             highlight=False,
             soft_wrap=True,
         )

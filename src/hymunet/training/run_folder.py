@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from hymunet import __version__
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
-from hymunet.training.options import TrainOptions, write_config
+from hymunet.training.options import config_text, read_config
 
 # these may change between a start and a resume: they do not change what is learnt
 _FREE_TO_CHANGE = {"output", "workers", "device"}
@@ -57,17 +56,13 @@ class RunFolder:
         self.previous = path / "previous.ckpt"
         self.best = path / "best.safetensors"
 
-    def open(self, options: TrainOptions, data: Path) -> bool:
-        """Starts the run, or finds that it may go on.
-
-        Returns:
-            Whether the folder already holds this run.
+    def holds(self, settings: dict[str, Any]) -> bool:
+        """Whether the folder already holds this run; nothing is written.
 
         Raises:
             HyMUNetError: If the folder holds a run with other settings, naming each that differs,
-                or files that are no run.
+                files that are no run, or a run whose config.yaml is damaged.
         """
-        wanted = yaml.safe_load(write_config(options, data.resolve(), self.path))
         if not self.config.exists():
             strangers = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
             if strangers:
@@ -75,13 +70,12 @@ class RunFolder:
                     f"the output folder {self.path} is not empty and holds no run "
                     f"({', '.join(sorted(strangers)[:4])}); choose a new folder"
                 )
-            write_text(self.config, write_config(options, data.resolve(), self.path))
             return False
-        found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        found = read_config(self.config)
         differ = [
-            f"{name} is {found.get(name)!r} there and {value!r} now"
-            for name, value in wanted.items()
-            if name not in _FREE_TO_CHANGE and found.get(name) != value
+            f"{name} is {found.get(name)!r} there and {settings.get(name)!r} now"
+            for name in dict.fromkeys((*settings, *found))
+            if name not in _FREE_TO_CHANGE and found.get(name) != settings.get(name)
         ]
         if differ:
             raise HyMUNetError(
@@ -89,6 +83,10 @@ class RunFolder:
                 "Give the same settings to resume it, or another --output for a new run"
             )
         return True
+
+    def start(self, settings: dict[str, Any]) -> None:
+        """Makes the folder this run's, by writing its settings."""
+        write_text(self.config, config_text(settings))
 
     def checkpoint(self) -> tuple[Path | None, list[str]]:
         """The newest whole checkpoint, and what was wrong with newer ones.
@@ -125,7 +123,12 @@ class RunFolder:
         """provenance.json, empty before the run has started."""
         if not self.provenance.exists():
             return {}
-        return json.loads(self.provenance.read_text(encoding="utf-8"))
+        try:
+            return dict(json.loads(self.provenance.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise HyMUNetError(
+                f"{self.provenance} is damaged ({error}); delete it, and the same command goes on"
+            ) from error
 
     def write_provenance(self, values: dict[str, Any]) -> None:
         """provenance.json, sorted and indented."""

@@ -1,5 +1,6 @@
 """`hymunet demo`: the whole way on drawn lesions, offline, in minutes on a laptop."""
 
+import csv
 import time
 from pathlib import Path
 
@@ -29,18 +30,12 @@ def demo(
     """
     from rich.console import Console
 
+    from hymunet.console import say
     from hymunet.data.phantoms import write_phantoms
+    from hymunet.errors import HyMUNetError
     from hymunet.files import make_folder
     from hymunet.inference.predict import predict
 
-    started = time.monotonic()
-    console = Console(stderr=True)
-    output = Path(output)
-    data, run = output / "data", output / "run"
-    make_folder(output)
-    if not (data / "split.csv").exists():
-        console.print(f"drawing {cases} lesions with exact masks into {data}", highlight=False)
-        write_phantoms(data, cases, size=DRAWN_SIZE, seed=seed)
     options = TrainOptions(
         preset="tiny",
         image_size=IMAGE_SIZE,
@@ -50,6 +45,19 @@ def demo(
         augment=False,  # for scarce images; these are drawn, as many as one likes
         seed=seed,
     )
+    started = time.monotonic()
+    console = Console(stderr=True)
+    output = Path(output)
+    data, run = output / "data", output / "run"
+    make_folder(output)
+    if not (data / "split.csv").exists():
+        say(console, f"drawing {cases} lesions with exact masks into {data}")
+        write_phantoms(data, cases, size=DRAWN_SIZE, seed=seed)
+    elif len(read_rows(data)) != cases:
+        raise HyMUNetError(
+            f"{data} holds {len(read_rows(data))} drawn lesions, {cases} are asked for; choose "
+            "another --output, or give --cases as before"
+        )
     result = train(data, output=run, options=options)
     held_out = _held_out(data)[:6]
     predict(*map(str, held_out), model=result.model, output=output / "predictions", overlay=True)
@@ -58,7 +66,7 @@ def demo(
         f"{(time.monotonic() - started) / 60:.1f} minutes in all",
         highlight=False,
     )
-    console.print(f"[bold]open {result.report}[/]", highlight=False)
+    say(console, f"open {result.report}", "bold")
     console.print(
         "\nNow with your own images (a folder with images/ and masks/, names that match):\n"
         "  hymunet train MY_DATA --preset tiny --image-size 256 --epochs 40\n"
@@ -66,13 +74,17 @@ def demo(
         "  hymunet predict PHOTOS/ --model runs/MY_DATA-tiny-seed0 --output masks/ --overlay",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     return result
 
 
-def _held_out(data: Path) -> list[Path]:
-    import csv
-
+def read_rows(data: Path) -> list[dict[str, str]]:
+    """The rows of the drawn images' split.csv: case, split."""
     with open(data / "split.csv", encoding="utf-8", newline="") as file:
-        names = [row["case"] for row in csv.DictReader(file) if row["split"] == "test"]
+        return list(csv.DictReader(file))
+
+
+def _held_out(data: Path) -> list[Path]:
+    names = [row["case"] for row in read_rows(data) if row["split"] == "test"]
     return [data / "images" / f"{name}.png" for name in names]

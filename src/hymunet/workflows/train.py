@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hymunet.training.options import TrainOptions
+from hymunet.training.options import TrainOptions, read_config
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ def train(
     images: Path | None = None,
     masks: Path | None = None,
     options: TrainOptions | None = None,
+    config: Path | None = None,
 ) -> TrainResult:
     """Trains on a data set, evaluates, and writes a report.
 
@@ -44,9 +45,11 @@ def train(
         images: Folder of images, when it has no usual name.
         masks: Folder of masks, when it has no usual name.
         options: All other settings.
+        config: The config.yaml of a run: its values stand behind what is given here.
     """
     from rich.console import Console
 
+    from hymunet.console import say
     from hymunet.extras import require
 
     require("train", "training", "monai", "lightning", "matplotlib", "jinja2")
@@ -54,6 +57,11 @@ def train(
     from hymunet.evaluation.summary import headline_means
     from hymunet.training.fit import fit
 
+    if config is not None:
+        values = read_config(Path(config))
+        images, masks = images or values.pop("images", None), masks or values.pop("masks", None)
+        settings = {name: values[name] for name in values if name not in ("data", "output")}
+        options = options or TrainOptions(**settings)
     options = options or TrainOptions()
     data = Path(data)  # notebooks pass strings
     images, masks = (None if path is None else Path(path) for path in (images, masks))
@@ -65,7 +73,7 @@ def train(
     evaluation = evaluate(
         finished.folder.path, data, images=images, masks=masks, split=part, output=output
     )
-    console.print(f"model:  {finished.folder.best}", highlight=False)
-    console.print(f"report: {output / 'report.html'}", highlight=False)
+    say(console, f"model:  {finished.folder.best}")
+    say(console, f"report: {output / 'report.html'}")
     dice = headline_means(evaluation.summary)["dice"]["mean"]
     return TrainResult(output, finished.folder.best, output / "report.html", dice)
