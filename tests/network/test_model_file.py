@@ -259,7 +259,7 @@ def test_a_newer_format(saved):
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(HyMUNetError, match=r"no model file or run folder .*none.safetensors; give"):
         load_model(tmp_path / "none.safetensors")
-    with pytest.raises(HyMUNetError, match="holds no best.safetensors; give"):
+    with pytest.raises(HyMUNetError, match=r"holds no best\.safetensors; give"):
         load_model(tmp_path)
 
 
