@@ -112,20 +112,26 @@ def test_config_alone_repeats_a_run(uninterrupted, cache, tmp_path):
 
 
 COMMAND = [
-    *("--image-size", "32", "--epochs", "25", "--batch-size", "4", "--drop-path", "0.3"),
+    *("--image-size", "32", "--epochs", "12", "--batch-size", "4", "--drop-path", "0.3"),
     *("--workers", "0", "--device", "cpu", "--seed", "1"),
 ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_leaves_a_whole_checkpoint_that_resumes_bit_for_bit(data, cache, tmp_path):
     # long enough to be still training when the signal comes
-    options = replace(OPTIONS, epochs=25)
+    options = replace(OPTIONS, epochs=12)
     run_quietly(data, tmp_path / "whole", options)
     output = tmp_path / "stopped"
     command = [sys.executable, "-m", "hymunet.cli", "train", str(data), "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
-        [*command, *COMMAND], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [*command, *COMMAND],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        # a shell starts background jobs, such as a CI run, with SIGINT ignored, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (output / "last.ckpt").exists() and time.monotonic() < deadline:
@@ -136,7 +142,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint_that_resumes_bit_for_bit(data, cache, 
     assert b"the same command goes on where it stopped" in stderr
     assert b"Traceback" not in stderr
     done = len(rows_of(output))
-    assert done < 25, "the training was over before it could be interrupted"
+    assert done < 12, "the training was over before it could be interrupted"
     torch.load(output / "last.ckpt", weights_only=True)
     _, said = run_quietly(data, output, options)
     assert "resuming from" in said
