@@ -130,7 +130,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint_that_resumes_bit_for_bit(data, cache, 
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
-        # a shell starts background jobs, such as a CI run, with SIGINT ignored, and that is inherited
+        # a shell starts background jobs with SIGINT ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
