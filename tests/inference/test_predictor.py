@@ -16,7 +16,7 @@ from hymunet import HyMUNet, Predictor
 from hymunet.data.image_io import read_image
 from hymunet.data.phantoms import draw_volume
 from hymunet.errors import HyMUNetError, NonFiniteError
-from hymunet.inference.predictor import describe_model, json_ready
+from hymunet.inference.predictor import describe_model
 from hymunet.network.model_file import find_model
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}
@@ -382,13 +382,6 @@ def test_a_model_says_what_it_is_for(toy_file):
     assert "trained on drawn lesions (7 cases); licence: CC0-1.0" in words
     assert "not a medical device" in words
     assert "licence: not stated" in describe_model({})
-
-
-def test_a_prediction_as_json(predictor, picture):
-    prediction = predictor(picture)
-    read = json.loads(json_ready(prediction, "photo.jpg"))
-    assert read["source"] == "photo.jpg"
-    assert read["measurements"] == prediction.measurements
 
 
 HUGE = """

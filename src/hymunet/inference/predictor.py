@@ -1,6 +1,5 @@
 """From a model file and an image to a mask at the image's own size."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -239,12 +238,4 @@ def describe_model(info: dict[str, Any]) -> str:
     licence = info.get("licence") or "not stated: that of its training data applies"
     return (
         f"trained on {data} ({cases} cases); licence: {licence}; research use, not a medical device"
-    )
-
-
-def json_ready(prediction: Prediction, source: str) -> str:
-    """Source, measurements and notes of a prediction as one JSON object."""
-    return json.dumps(
-        {"source": source, "measurements": prediction.measurements, "notes": prediction.notes},
-        indent=2,
     )
