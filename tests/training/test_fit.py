@@ -402,3 +402,4 @@ def test_damaged_bookkeeping_is_named(uninterrupted, data, cache, tmp_path, name
 def test_batches_of_one_that_batch_norm_cannot_use_are_refused(data, cache, tmp_path):
     with pytest.raises(HyMUNetError, match="raise --batch-size or --image-size"):
         run_quietly(data, tmp_path / "run", replace(OPTIONS, image_size=16, batch_size=1))
+    run_quietly(data, tmp_path / "run", replace(OPTIONS, epochs=1))  # the folder is still free

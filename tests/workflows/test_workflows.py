@@ -56,3 +56,15 @@ def test_strings_do_as_paths_in_python(tmp_path):
     assert (tmp_path / "masks" / photo.name).is_file()
     evaluate(str(result.folder), data, split="test", output=str(tmp_path / "report"))
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_a_configuration_and_named_folders_in_python(tmp_path):
+    data = write_phantoms(tmp_path / "moles", 12, size=(40, 48))
+    (data / "images").rename(data / "photos")
+    (data / "masks").rename(data / "outlines")
+    options = TrainOptions(image_size=32, epochs=1, batch_size=4, workers=0, device="cpu")
+    folders = {"images": "photos", "masks": "outlines"}
+    first = train(data, output=tmp_path / "run", options=options, **folders)
+    config = first.folder / "config.yaml"
+    assert train(data, output=tmp_path / "again", config=config).dice == first.dice
+    assert train(data, output=tmp_path / "named", config=config, **folders).dice == first.dice

@@ -88,13 +88,13 @@ def fit(
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
     split, split_notes = choose_split(run.split, dataset, facts, options, resuming)
-    if not resuming:  # from here on the folder is this run's: its data could be read and split
-        run.start(settings)
-    if not run.split.exists():
-        save_split(run.split, split)
     for note in split_notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
+    provenance = run.read_provenance()
+    if provenance.get("finished"):
+        say(console, f"{run.path} is finished already; nothing to train")
+        return _finished(run, dataset, split)
     by_id = {case.id: case for case in dataset.cases}
     train_cases = [by_id[id_] for id_ in split.train]
     val_cases = [by_id[id_] for id_ in split.val]
@@ -121,10 +121,10 @@ def fit(
     checkpoint, problems = run.checkpoint()
     for problem in problems:
         say(console, f"{problem}; going on from the checkpoint before it", "yellow")
-    provenance = run.read_provenance()
-    if provenance.get("finished"):
-        say(console, f"{run.path} is finished already; nothing to train")
-        return _finished(run, dataset, split)
+    if not resuming:  # from here on the folder is this run's: what can be refused has been checked
+        run.start(settings)
+    if not run.split.exists():
+        save_split(run.split, split)
     provenance.update(
         machine_facts(device),
         data=str(data),

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hymunet.console import say
 from hymunet.errors import NonFiniteError
 from hymunet.files import replacing
 from hymunet.network.hymunet import HyMUNet
@@ -149,13 +150,12 @@ class Recorder(lightning.Callback):
         recent = [r["seconds"] for r in self.rows[-3:]]
         seconds = left * sum(recent) / len(recent)
         remaining = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-        self.console.print(
+        say(
+            self.console,
             f"epoch {int(row['epoch']):>3}/{trainer.max_epochs}  "
             f"loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
             f"val Dice {row['val_dice']:.4f}  IoU {row['val_iou']:.4f}  "
             f"{row['seconds']:.0f} s, {remaining} left{'  *' if better else ''}",
-            highlight=False,
-            soft_wrap=True,
         )
 
     def _stop_progress(self) -> None:

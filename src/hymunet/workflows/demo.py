@@ -67,14 +67,12 @@ def demo(
         highlight=False,
     )
     say(console, f"open {result.report}", "bold")
-    console.print(
+    say(
+        console,
         "\nNow with your own images (a folder with images/ and masks/, names that match):\n"
         "  hymunet train MY_DATA --preset tiny --image-size 256 --epochs 40\n"
         "  hymunet evaluate runs/MY_DATA-tiny-seed0 OTHER_DATA --output report/\n"
         "  hymunet predict PHOTOS/ --model runs/MY_DATA-tiny-seed0 --output masks/ --overlay",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     return result
 

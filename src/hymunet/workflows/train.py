@@ -59,9 +59,9 @@ def train(
 
     if config is not None:
         values = read_config(Path(config))
-        images, masks = images or values.pop("images", None), masks or values.pop("masks", None)
-        settings = {name: values[name] for name in values if name not in ("data", "output")}
-        options = options or TrainOptions(**settings)
+        folders = {name: values.pop(name, None) for name in ("data", "output", "images", "masks")}
+        images, masks = images or folders["images"], masks or folders["masks"]
+        options = options or TrainOptions(**values)
     options = options or TrainOptions()
     data = Path(data)  # notebooks pass strings
     images, masks = (None if path is None else Path(path) for path in (images, masks))
