@@ -4,6 +4,7 @@ A direction is a permutation of the raster index, nothing more: the scan reads `
 of a permuted copy of its input, so a new path (Hilbert, dilated) is a new table and no new kernel.
 """
 
+import math
 from functools import lru_cache
 
 import torch
@@ -17,7 +18,9 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
     Liu et al. 2024, https://arxiv.org/abs/2401.10166); in 3-D there are six.
 
     Args:
-        shape: Grid size, (height, width) or (depth, height, width), each at least 1.
+        shape: Grid size, (height, width) or (depth, height, width), each at least 1. Under
+            `torch.export` and `torch.compile` the sizes may be symbolic: the table is then computed
+            in the graph, for whatever size comes.
         device: Where the table shall live; tables are kept and returned again for equal arguments,
             so treat them as constants.
 
@@ -28,22 +31,32 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
     Raises:
         ValueError: If `shape` is empty or an axis is shorter than 1.
     """
-    shape = tuple(int(side) for side in shape)
-    if not shape or min(shape) < 1:
-        raise ValueError(f"a grid needs axes of length 1 or more, but its shape is {shape}")
-    return _scan_orders(shape, torch.device(device))
+    if not shape or any(side < 1 for side in shape):
+        raise ValueError(
+            f"a grid needs axes of length 1 or more, but its shape is {tuple(shape)}; "
+            "pass (height, width) or (depth, height, width)"
+        )
+    if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+        # tensors are stand-ins while a graph is traced, and under FakeTensorMode: one of those in
+        # the cache would be handed to real computations later
+        return _make_orders(shape, device)
+    return _cached_orders(tuple(int(side) for side in shape), torch.device(device))
 
 
 # four directions of a 256x256 grid are 2 MiB; sizes that alternate more than this are rebuilt
 @lru_cache(maxsize=64)
-def _scan_orders(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _cached_orders(shape: tuple[int, ...], device: torch.device) -> Tensor:
     # a table made during inference serves a later training, whose backward needs a normal tensor
     with torch.inference_mode(False):
-        tokens = torch.arange(torch.Size(shape).numel()).view(shape)
-        paths = []
-        for axis in reversed(range(len(shape))):  # the last axis first: direction 0 is the raster
-            path = tokens.movedim(axis, -1).flatten()
-            paths += [path, path.flip(0)]
-        order = torch.stack(paths).to(device)
+        order = _make_orders(shape, "cpu").to(device)
     order.is_permutation = True  # type: ignore[attr-defined]  # saves selective_scan the check
     return order
+
+
+def _make_orders(shape: tuple[int, ...], device: torch.device | str) -> Tensor:
+    tokens = torch.arange(math.prod(shape), device=device).view(shape)
+    paths = []
+    for axis in reversed(range(len(shape))):  # the last axis first: direction 0 is the raster
+        path = tokens.movedim(axis, -1).flatten()
+        paths += [path, path.flip(0)]
+    return torch.stack(paths)

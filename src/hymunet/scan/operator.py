@@ -1,0 +1,270 @@
+"""The registered operator: `torch.ops.hymunet.selective_scan`, with gradients, on any device.
+
+One operator that torch treats as a whole: eager mode, `torch.compile`, `torch.export`, autocast,
+`torch.func.vmap` and distributed training meet the same node, and only here is decided what
+computes it: Numba kernels on a CPU (`cpu.py`), Triton kernels on a GPU (`gpu.py`), else, and where
+those packages are missing, the recurrence in plain torch (`reference.py`).
+"""
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hymunet.scan.reference import selective_scan_reference
+
+_KERNELS = {"cpu": ("hymunet.scan.cpu", "numba"), "cuda": ("hymunet.scan.gpu", "triton")}
+_TOKENS = (0, 1, 3, 4)  # u, delta, B and C: the arguments with a batch axis
+
+
+def selective_scan_with_states(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`hymunet.scan.selective_scan` that also returns the state after the last step.
+
+    Returns:
+        y (batch, length, channels) in u's dtype, and the last states (batch, directions, channels,
+        state) in float64 when u is, else in float32. Gradients flow through both.
+
+    Raises:
+        ValueError: If shapes do not fit each other or a row of `order` is not a permutation.
+    """
+    _check_shapes(u, delta, A, B, C, D, order, delta_bias)
+    return torch.ops.hymunet.selective_scan(u, delta, A, B, C, D, order, delta_bias, delta_softplus)
+
+
+@torch.library.custom_op("hymunet::selective_scan", mutates_args=())
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    # here and not in the caller: a compiled graph skips no check, and a wrong index would read and
+    # write memory that is not ours
+    if order is not None:
+        _check_order(order)
+    arguments = (u, delta, A, B, C, D, order, delta_bias, delta_softplus)
+    kernels = backend(u.device.type)
+    return kernels.scan_forward(*arguments) if kernels else selective_scan_reference(*arguments)
+
+
+@torch.library.custom_op("hymunet::selective_scan_backward", mutates_args=())
+def _scan_backward(
+    grad_y: Tensor,
+    grad_last: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    kernels = backend(u.device.type)
+    arguments = (u, delta, A, B, C, D, order, delta_bias, delta_softplus)
+    if kernels:
+        *gradients, grad_bias = kernels.scan_backward(grad_y, grad_last, *arguments)
+    else:
+        *gradients, grad_bias = _reference_backward(grad_y, grad_last, *arguments)
+    return (*gradients, u.new_empty(0) if grad_bias is None else grad_bias)
+
+
+def _reference_backward(
+    grad_y: Tensor, grad_last: Tensor | None, *arguments: Any
+) -> tuple[Tensor | None, ...]:
+    *tensors, order, delta_bias, delta_softplus = arguments
+    if delta_bias is not None:
+        tensors.append(delta_bias)
+
+    def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *bias: Tensor):  # type: ignore[no-untyped-def]
+        return selective_scan_reference(
+            u, delta, A, B, C, D, order, bias[0] if bias else None, delta_softplus
+        )
+
+    # torch.func, because autograd itself is switched off inside an operator
+    result: Any = torch.func.vjp(scan, *(tensor.detach() for tensor in tensors))
+    (_, last), vjp = result
+    gradients = vjp((grad_y, torch.zeros_like(last) if grad_last is None else grad_last))
+    gradients = tuple(gradient.contiguous() for gradient in gradients)
+    return gradients if delta_bias is not None else (*gradients, None)
+
+
+@_scan.register_fake
+def _(u, delta, A, B, C, D, order, delta_bias, delta_softplus):  # type: ignore[no-untyped-def]
+    batch, length, channels = u.shape
+    directions, _, state = A.shape
+    last = u.new_empty(batch, directions, state, channels, dtype=compute_dtype(u.dtype))
+    return u.new_empty(batch, length, channels), last.transpose(-1, -2)
+
+
+@_scan_backward.register_fake
+def _(grad_y, grad_last, u, delta, A, B, C, D, order, delta_bias, delta_softplus):  # type: ignore[no-untyped-def]
+    inputs = (u, delta, A, B, C, D)
+    bias = u.new_empty(0) if delta_bias is None else delta_bias.new_empty(delta_bias.shape)
+    return (*(tensor.new_empty(tensor.shape) for tensor in inputs), bias)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.delta_softplus = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None) -> tuple[Any, ...]:
+    u, *others, order, delta_bias = ctx.saved_tensors
+    *gradients, grad_bias = torch.ops.hymunet.selective_scan_backward(
+        torch.zeros_like(u) if grad_y is None else grad_y,
+        grad_last,
+        u,
+        *others,
+        order,
+        delta_bias,
+        ctx.delta_softplus,
+    )
+    return (*gradients, None, None if delta_bias is None else grad_bias, None)
+
+
+def _refuse(ctx: Any, *gradients: Tensor) -> None:
+    raise NotImplementedError(
+        "the selective scan has first derivatives only; for a second one (a gradient penalty, a "
+        "Hessian) use hymunet.scan.selective_scan_reference, which is plain torch"
+    )
+
+
+_scan.register_autograd(_differentiate, setup_context=_save)
+_scan_backward.register_autograd(_refuse)
+
+
+@_scan.register_vmap
+def _(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
+    mapped = [i for i, dim in enumerate(in_dims) if dim is not None]
+    if not set(mapped) <= set(_TOKENS):
+        return _one_by_one(torch.ops.hymunet.selective_scan, info, in_dims, arguments)
+    # more tokens of the same layer are a larger batch
+    folded = list(arguments)
+    for i in _TOKENS:
+        tensor, dim = arguments[i], in_dims[i]
+        tensor = (
+            tensor.movedim(dim, 0)
+            if dim is not None
+            else tensor.expand(info.batch_size, *tensor.shape)
+        )
+        folded[i] = tensor.flatten(0, 1)
+    outputs = torch.ops.hymunet.selective_scan(*folded)
+    return tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs), (0, 0)
+
+
+@_scan_backward.register_vmap
+def _(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
+    return _one_by_one(torch.ops.hymunet.selective_scan_backward, info, in_dims, arguments)
+
+
+def _one_by_one(
+    operator: Callable[..., tuple[Tensor, ...]], info: Any, in_dims: Any, arguments: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    rows = []
+    for i in range(info.batch_size):
+        rows.append(
+            operator(
+                *(
+                    argument if dim is None else argument.select(dim, i)
+                    for argument, dim in zip(arguments, in_dims, strict=True)
+                )
+            )
+        )
+    outputs = tuple(torch.stack(column) for column in zip(*rows, strict=True))
+    return outputs, (0,) * len(outputs)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 input is computed in float64, anything else in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@cache
+def backend(device_type: str) -> ModuleType | None:
+    """The module whose kernels serve tensors of this device; None: plain torch does."""
+    if device_type not in _KERNELS:
+        return None
+    module, package = _KERNELS[device_type]
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return None
+    return importlib.import_module(module)
+
+
+def _check_shapes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    if u.ndim != 3:
+        raise ValueError(f"u must be (batch, length, channels), but its shape is {tuple(u.shape)}")
+    if A.ndim != 3:
+        raise ValueError(f"A must be (directions, channels, state), but it is {tuple(A.shape)}")
+    batch, length, channels = u.shape
+    directions, _, state = A.shape
+    if length == 0:
+        raise ValueError("u has no tokens; the scan needs a length of 1 or more")
+    expected = {
+        "delta": (delta, (batch, length, directions, channels)),
+        "A": (A, (directions, channels, state)),
+        "B": (B, (batch, length, directions, state)),
+        "C": (C, (batch, length, directions, state)),
+        "D": (D, (channels,)),
+    }
+    if delta_bias is not None:
+        expected["delta_bias"] = (delta_bias, (directions, channels))
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"{name} must be {shape} to go with u {tuple(u.shape)} and A {tuple(A.shape)}, "
+                f"but its shape is {tuple(tensor.shape)}"
+            )
+        if tensor.is_complex():
+            raise ValueError(f"{name} is complex; only real state spaces are supported")
+        if tensor.device != u.device:
+            raise ValueError(f"{name} is on {tensor.device}, but u is on {u.device}")
+    if order is not None and (
+        tuple(order.shape) != (directions, length) or order.dtype != torch.int64
+    ):
+        raise ValueError(
+            f"order must be int64 of shape (directions, length) = {(directions, length)}, "
+            f"but it is {order.dtype} of shape {tuple(order.shape)}"
+        )
+
+
+def _check_order(order: Tensor) -> None:
+    if getattr(order, "is_permutation", False):  # a table of scan_orders()
+        return
+    raster = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    if not torch.equal(order.sort(dim=1).values, raster):
+        raise ValueError(
+            "each row of order must visit every token once, but one leaves tokens out or repeats "
+            "them; build the table with scan_orders() or torch.randperm()"
+        )
