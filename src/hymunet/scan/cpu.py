@@ -12,7 +12,10 @@ from hymunet.scan import cpu_compile
 from hymunet.scan.cpu_kernels import SEGMENT, record_type
 from hymunet.scan.threads import run_on_threads, thread_count
 
-_NUMPY: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_NUMPY: dict[torch.dtype, np.dtype] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
 # state updates below which waking a thread costs more than it computes (about 20 microseconds)
 SMALL = 50_000
 # The backward sums dB and dC over the channels of a group, then over groups. Groups are as large
