@@ -9,15 +9,17 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TRAIN := $(VENV)/.installed-train
 DEV := $(VENV)/.installed-dev
+EXTRAS := $(VENV)/.installed-extras
+comma := ,
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two pips in one environment would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-extras test-all lint bench clean
 
 help: ## list the targets
 	@echo "HyM-UNet: make TARGET [PYTHON=python3.12] [ARGS=\"more options\"]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(TRAIN) ## train, predict and evaluate on drawn lesions; no data to download
 	$(BIN)/hymunet demo $(ARGS)
@@ -25,7 +27,10 @@ demo: $(TRAIN) ## train, predict and evaluate on drawn lesions; no data to downl
 test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-fail-under=90 $(ARGS)
 
-test-all: $(DEV) ## every test, slow ones and those on real images included
+test-extras: $(EXTRAS) ## the tests that need Triton (in its interpreter) or ONNX
+	$(BIN)/python -m pytest -m "(triton or onnx) and not slow" $(ARGS)
+
+test-all: $(EXTRAS) ## every test, slow ones and those on real images included
 	$(BIN)/python -m pytest --cov --cov-fail-under=90 $(ARGS)
 
 lint: $(DEV) ## style, formatting, types and the layers' import rules
@@ -70,3 +75,8 @@ $(DEV): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(call announce,hymunet[dev])
 	@$(PIP_INSTALL) -e ".[dev]"
 	@touch $(TRAIN) $@
+
+$(EXTRAS): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(call announce,hymunet[dev$(comma)gpu$(comma)export])
+	@$(PIP_INSTALL) -e ".[dev,gpu,export]"
+	@touch $(TRAIN) $(DEV) $@
