@@ -226,3 +226,12 @@ def test_shapes_that_do_not_fit_are_refused(name, shape, words):
     inputs = arguments(1, 4, 5, 2, 2)
     with pytest.raises(ValueError, match=words):
         selective_scan_fn(**{**inputs, name: torch.zeros(shape, dtype=torch.float64)})
+
+
+def test_both_names_of_mamba_ssm_can_be_imported():
+    # VM-UNet and others import the two on one line
+    from hymunet.scan.compat import selective_scan_fn, selective_scan_ref
+
+    u = torch.randn(1, 4, 6)
+    given = (u, u.abs(), -torch.rand(4, 2), torch.randn(1, 2, 6), torch.randn(1, 2, 6))
+    assert torch.equal(selective_scan_ref(*given), selective_scan_fn(*given))

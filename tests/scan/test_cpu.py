@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from hymunet.scan import scan_orders, selective_scan_reference, selective_scan_with_states
-from hymunet.scan.cpu_kernels import SEGMENT
 from tests.cases import SCAN_CASES, TOLERANCE, scan_inputs
 
 pytest.importorskip("numba", reason="NOT TESTED: the CPU kernels need Numba")
+
+from hymunet.scan import cpu
+from hymunet.scan.cpu_kernels import SEGMENT
 
 # a vector holds 16 channels (8 in float64) and the backward keeps a state every SEGMENT steps:
 # shapes on both sides of each limit
@@ -165,16 +167,12 @@ def test_float32_is_accurate_for_slow_and_fast_decay(length, dt):
         assert error(got[name], value) <= bound, name
 
 
-def test_the_number_of_threads_changes_no_bit():
+def test_the_number_of_threads_changes_no_bit(monkeypatch):
     inputs = {**inputs_for((3, (20, 20), 80, 16), torch.float32), "delta_softplus": True}
-    before = torch.get_num_threads()
-    try:
-        runs = []
-        for threads in (1, 2, 5, 2):
-            torch.set_num_threads(threads)
-            runs.append(values_and_gradients(selective_scan_with_states, inputs))
-    finally:
-        torch.set_num_threads(before)
+    runs = []
+    for threads in (1, 2, 7, 64, 2):  # more than there are cores take turns
+        monkeypatch.setattr(cpu, "thread_count", lambda threads=threads: threads)
+        runs.append(values_and_gradients(selective_scan_with_states, inputs))
     for run in runs[1:]:
         for name, value in runs[0].items():
             assert torch.equal(run[name], value), name

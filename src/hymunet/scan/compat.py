@@ -96,6 +96,10 @@ def selective_scan_fn(
     return (out, torch.cat(states, dim=1)) if return_last_state else out
 
 
+# mamba_ssm's second name for the same function in plain torch; its users import both
+selective_scan_ref = selective_scan_fn
+
+
 def _with_groups(name: str, x: Tensor) -> Tensor:
     if x.ndim == 2:
         raise ValueError(
