@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hymunet.errors import HyMUNetError
-from hymunet.network.conv import CONV, DropPath
+from hymunet.network.conv import CONV, DropPath, TokenLinear
 
 
 class AttentionBlock(nn.Module):
@@ -37,23 +37,23 @@ class AttentionBlock(nn.Module):
         self.heads = channels // head_channels
         self.position = CONV[spatial_dims](channels, channels, 3, padding=1, groups=channels)
         self.norm = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out_proj = nn.Linear(channels, channels)
+        self.qkv = TokenLinear(channels, 3 * channels)
+        self.out_proj = TokenLinear(channels, channels)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels),
-            nn.Linear(channels, mlp_ratio * channels),
+            TokenLinear(channels, mlp_ratio * channels),
             nn.GELU(),
-            nn.Linear(mlp_ratio * channels, channels),
+            TokenLinear(mlp_ratio * channels, channels),
         )
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.position(x.movedim(-1, 1)).movedim(1, -1)
-        tokens = self.norm(x).flatten(1, -2)  # (B, L, C)
+        tokens = self.qkv(self.norm(x)).flatten(1, -2)  # (B, L, 3 C)
         # (3, B, heads, L, head_channels)
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + self.drop_path(self.out_proj(attended).view_as(x))
+        q, k, v = tokens.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        x = x + self.drop_path(self.out_proj(attended))
         return x + self.drop_path(self.mlp(x))
 
     def attention_multiply_adds(self, tokens: int) -> int:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.conv import CONV, ResidualConvBlock
 from hymunet.network.fusion import FUSIONS
+from hymunet.network.strips import in_strips
 
 
 class Decoder(nn.Module):
@@ -38,7 +39,7 @@ class Decoder(nn.Module):
         for fusion, block, shallow in zip(
             self.fusions, self.blocks, reversed(features[:-1]), strict=True
         ):
-            deep = block(fusion(shallow, deep))
+            deep = in_strips((fusion, block), [shallow, deep], tuple(shallow.shape))
             levels.append(deep)
         return levels
 

@@ -1,12 +1,12 @@
 """The encoder: a strided stem, then one stage a letter, each at half the resolution of the last."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hymunet.network.attention import AttentionBlock
 from hymunet.network.config import HyMUNetConfig
-from hymunet.network.conv import ResidualConvBlock, conv_norm
+from hymunet.network.conv import ResidualConvBlock, activate, conv_norm
 from hymunet.network.mamba import VSSBlock
+from hymunet.network.strips import in_strips
 
 
 class Stem(nn.Module):
@@ -23,7 +23,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.01)
+            x = activate(layer(x))
         return x
 
 
@@ -89,6 +89,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: HyMUNetConfig) -> None:
         super().__init__()
+        self.channels = config.dims
+        self.strides = (config.stem_stride, *[2] * (len(config.dims) - 1))
         self.stem = Stem(config)
         self.downs = nn.ModuleList(
             conv_norm(fine, coarse, config.spatial_dims, config.conv_norm, stride=2)
@@ -99,7 +101,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = [self.stages[0](self.stem(x))]
-        for down, stage in zip(self.downs, list(self.stages)[1:], strict=True):
-            features.append(stage(down(features[-1])))
+        features: list[Tensor] = []
+        for stride, channels, entry, stage in zip(
+            self.strides, self.channels, [self.stem, *self.downs], self.stages, strict=True
+        ):
+            shape = (x.shape[0], channels, *(-(-side // stride) for side in x.shape[2:]))
+            x = in_strips((entry, stage), [x], shape)
+            features.append(x)
         return features

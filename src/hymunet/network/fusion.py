@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hymunet.network.conv import CONV, conv_norm, upsample
+from hymunet.network.conv import CONV, activate, conv_norm, upsample
 
 
 class MambaGuidedFusion(nn.Module):
@@ -38,8 +38,8 @@ class MambaGuidedFusion(nn.Module):
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         deep = upsample(self.project_deep(deep), shallow.shape[2:])
-        gate = torch.sigmoid(self.gate(F.leaky_relu(self.project_shallow(shallow) + deep, 0.01)))
-        return F.leaky_relu(self.fuse(torch.cat([gate * shallow, deep], dim=1)), 0.01)
+        gate = torch.sigmoid(self.gate(activate(self.project_shallow(shallow) + deep)))
+        return activate(self.fuse(torch.cat([gate * shallow, deep], dim=1)))
 
 
 class ConcatFusion(nn.Module):
@@ -55,7 +55,7 @@ class ConcatFusion(nn.Module):
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         deep = upsample(self.project_deep(deep), shallow.shape[2:])
-        return F.leaky_relu(self.fuse(torch.cat([shallow, deep], dim=1)), 0.01)
+        return activate(self.fuse(torch.cat([shallow, deep], dim=1)))
 
 
 class AttentionGateFusion(nn.Module):
@@ -76,7 +76,7 @@ class AttentionGateFusion(nn.Module):
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         deep = upsample(self.project_deep(deep), shallow.shape[2:])
         gate = torch.sigmoid(self.gate(F.relu(self.query(shallow) + self.key(deep))))
-        return F.leaky_relu(self.fuse(torch.cat([gate * shallow, deep], dim=1)), 0.01)
+        return activate(self.fuse(torch.cat([gate * shallow, deep], dim=1)))
 
 
 FUSIONS: dict[str, type[MambaGuidedFusion] | type[ConcatFusion] | type[AttentionGateFusion]] = {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hymunet.errors import HyMUNetError
 from hymunet.network.config import HyMUNetConfig
-from hymunet.network.conv import upsample
+from hymunet.network.conv import channels_last, upsample
 from hymunet.network.decoder import Decoder, Head
 from hymunet.network.encoder import Encoder
 
@@ -70,14 +70,14 @@ class HyMUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         self._check(image)
         size = image.shape[2:]
-        levels = self.decoder(self.encoder(image))
+        levels = self.decoder(self.encoder(channels_last(image)))
         # the pointwise head runs before the interpolation: both are linear, and few logits are
         # cheaper to enlarge than many features
-        logits = upsample(self.head(levels[-1]), size)
+        logits = upsample(self.head(levels[-1]).contiguous(), size)
         if not (self.training and len(self.aux_heads)):
             return logits
         coarser = zip(self.aux_heads, reversed(levels[:-1]), strict=True)
-        return [logits, *(upsample(head(level), size) for head, level in coarser)]
+        return [logits, *(upsample(head(level).contiguous(), size) for head, level in coarser)]
 
     def _check(self, image: Tensor) -> None:
         config = self.config

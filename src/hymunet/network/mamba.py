@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hymunet.network.conv import CONV, DropPath
+from hymunet.network.conv import CONV, DropPath, TokenLinear
 from hymunet.scan import scan_orders, selective_scan
 
 
@@ -29,7 +29,7 @@ class SS2D(nn.Module):
         self.d_state = d_state
         self.dt_rank = max(1, math.ceil(channels / 32))
         features = self.directions * (self.dt_rank + 2 * d_state)
-        self.x_proj = nn.Linear(channels, features, bias=False)
+        self.x_proj = TokenLinear(channels, features, bias=False)
         self.dt_weight = nn.Parameter(torch.empty(self.directions, channels, self.dt_rank))
         self.dt_bias = nn.Parameter(torch.empty(self.directions, channels))
         self.A_log = nn.Parameter(torch.empty(self.directions, channels, d_state))
@@ -51,7 +51,7 @@ class SS2D(nn.Module):
         batch, *grid, channels = x.shape
         tokens = x.flatten(1, -2)  # (B, L, C)
         # (B, L, K, dt_rank + 2 d_state)
-        projected = self.x_proj(tokens).unflatten(-1, (self.directions, -1))
+        projected = self.x_proj(x).flatten(1, -2).unflatten(-1, (self.directions, -1))
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = torch.einsum("blkr,kcr->blkc", dt, self.dt_weight)
         y = selective_scan(
@@ -82,11 +82,11 @@ class VSSBlock(nn.Module):
         super().__init__()
         inner = expand * channels
         self.norm = nn.LayerNorm(channels)
-        self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
+        self.in_proj = TokenLinear(channels, 2 * inner, bias=False)
         self.conv = CONV[spatial_dims](inner, inner, 3, padding=1, groups=inner)
         self.ss2d = SS2D(inner, spatial_dims, d_state)
         self.out_norm = nn.LayerNorm(inner)
-        self.out_proj = nn.Linear(inner, channels, bias=False)
+        self.out_proj = TokenLinear(inner, channels, bias=False)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
