@@ -39,8 +39,10 @@ lint: $(DEV) ## style, formatting, types and the layers' import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(TRAIN) ## time the presets against a U-Net, after checking their outputs
-	$(BIN)/python -m benchmarks.network $(ARGS)
+# ARGS that both take: --repeats, --threads and --json FOLDER, which gets a file of each
+bench: $(DEV) ## time the scan and the presets against rivals, after checking that they agree
+	$(BIN)/python -m benchmarks.scan $(ARGS)
+	$(BIN)/python -m benchmarks.network --linear-cost $(ARGS)
 
 clean: ## remove caches and build products; keeps .venv and runs/
 	rm -rf build dist htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -45,7 +45,6 @@ def selective_scan_with_states(
     return torch.ops.hymunet.selective_scan(u, delta, A, B, C, D, order, delta_bias, delta_softplus)
 
 
-@torch.library.custom_op("hymunet::selective_scan", mutates_args=())
 def _scan(
     u: Tensor,
     delta: Tensor,
@@ -66,7 +65,6 @@ def _scan(
     return kernels.scan_forward(*arguments) if kernels else selective_scan_reference(*arguments)
 
 
-@torch.library.custom_op("hymunet::selective_scan_backward", mutates_args=())
 def _scan_backward(
     grad_y: Tensor,
     grad_last: Tensor | None,
@@ -109,16 +107,14 @@ def _reference_backward(
     return gradients if delta_bias is not None else (*gradients, None)
 
 
-@_scan.register_fake
-def _(u, delta, A, B, C, D, order, delta_bias, delta_softplus):  # type: ignore[no-untyped-def]
+def _fake_scan(u, delta, A, B, C, D, order, delta_bias, delta_softplus):  # type: ignore[no-untyped-def]
     batch, length, channels = u.shape
     directions, _, state = A.shape
     last = u.new_empty(batch, directions, state, channels, dtype=compute_dtype(u.dtype))
     return u.new_empty(batch, length, channels), last.transpose(-1, -2)
 
 
-@_scan_backward.register_fake
-def _(grad_y, grad_last, u, delta, A, B, C, D, order, delta_bias, delta_softplus):  # type: ignore[no-untyped-def]
+def _fake_backward(grad_y, grad_last, u, delta, A, B, C, D, order, delta_bias, delta_softplus):  # type: ignore[no-untyped-def]
     inputs = (u, delta, A, B, C, D)
     bias = u.new_empty(0) if delta_bias is None else delta_bias.new_empty(delta_bias.shape)
     return (*(tensor.new_empty(tensor.shape) for tensor in inputs), bias)
@@ -150,12 +146,7 @@ def _refuse(ctx: Any, *gradients: Tensor) -> None:
     )
 
 
-_scan.register_autograd(_differentiate, setup_context=_save)
-_scan_backward.register_autograd(_refuse)
-
-
-@_scan.register_vmap
-def _(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
+def _vmap_scan(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
     mapped = [i for i, dim in enumerate(in_dims) if dim is not None]
     if not set(mapped) <= set(_TOKENS):
         return _one_by_one(torch.ops.hymunet.selective_scan, info, in_dims, arguments)
@@ -173,8 +164,7 @@ def _(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
     return tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs), (0, 0)
 
 
-@_scan_backward.register_vmap
-def _(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
+def _vmap_backward(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
     return _one_by_one(torch.ops.hymunet.selective_scan_backward, info, in_dims, arguments)
 
 
@@ -193,6 +183,31 @@ def _one_by_one(
         )
     outputs = tuple(torch.stack(column) for column in zip(*rows, strict=True))
     return outputs, (0,) * len(outputs)
+
+
+# not through `torch.library.custom_op`, which imports torch's compiler at the first call: a second
+_ARGUMENTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? order, "
+    "Tensor? delta_bias, bool delta_softplus"
+)
+for _name, _schema, _implementation, _fake, _vmap in (
+    ("selective_scan", f"({_ARGUMENTS}) -> (Tensor, Tensor)", _scan, _fake_scan, _vmap_scan),
+    (
+        "selective_scan_backward",
+        f"(Tensor grad_y, Tensor? grad_last, {_ARGUMENTS}) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _scan_backward,
+        _fake_backward,
+        _vmap_backward,
+    ),
+):
+    _qualified = f"hymunet::{_name}"
+    torch.library.define(_qualified, _schema)
+    torch.library.impl(_qualified, "default", _implementation)
+    torch.library.register_fake(_qualified, _fake)
+    torch.library.register_vmap(_qualified, _vmap)
+torch.library.register_autograd("hymunet::selective_scan", _differentiate, setup_context=_save)
+torch.library.register_autograd("hymunet::selective_scan_backward", _refuse)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
