@@ -4,12 +4,19 @@ and the two errors that only it can raise."""
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 
 import pytest
 import torch
 
-from hymunet.scan import scan_orders, selective_scan, selective_scan_with_states
-from hymunet.scan.operator import _reference_backward, _scan_backward
+from hymunet.scan import (
+    backend_name,
+    scan_orders,
+    selective_scan,
+    selective_scan_reference,
+    selective_scan_with_states,
+)
+from hymunet.scan.operator import _reference_backward, _scan_backward, backend
 from tests.cases import TOLERANCE, scan_inputs
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "order", "delta_bias", "delta_softplus")
@@ -35,6 +42,7 @@ def test_opcheck(dtype, bias):
     )
 
 
+@pytest.mark.skipif(find_spec("numba") is None, reason="opcheck cannot look into torch.func")
 @pytest.mark.parametrize("bias", [True, False])
 def test_opcheck_of_the_backward(bias):
     given = tuple(t.detach() if torch.is_tensor(t) else t for t in arguments(bias=bias))
@@ -163,11 +171,37 @@ def test_a_wrong_order_is_refused_inside_a_compiled_graph():
         compiled(*given)
 
 
-def test_tensors_on_two_devices_are_refused():
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("B", lambda t: t.detach().to("meta"), "B is on meta, but u is on cpu"),
+        ("order", lambda t: t.to("meta"), r"make it there: scan_orders\(grid, device=u.device\)"),
+        ("D", lambda t: None, "D must be a tensor, not NoneType"),
+        ("u", lambda t: t.detach().numpy(), "u must be a tensor, not ndarray"),
+        ("u", lambda t: t.long(), "u must hold floating-point numbers, not torch.int64"),
+        ("order", lambda t: t.int(), r"order must be int64 .* but it is torch.int32"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(name, value, words):
     given = list(arguments())
-    given[3] = given[3].detach().to("meta")
-    with pytest.raises(ValueError, match="B is on meta, but u is on cpu"):
+    given[NAMES.index(name)] = value(given[NAMES.index(name)])
+    with pytest.raises(ValueError, match=words):
         selective_scan(*given)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["operator", "reference"])
+def test_autocast_does_not_touch_the_recurrence(plain):
+    given = arguments(torch.float32)
+    scan = selective_scan_reference if plain else selective_scan_with_states
+    expected = scan(*given)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = scan(*given)[0]
+    assert torch.equal(got, expected)
+
+
+def test_what_computes_has_a_name():
+    assert backend_name("cpu") == ("torch" if backend("cpu") is None else "numba")
+    assert backend_name("mps") == "torch"
 
 
 @pytest.mark.slow

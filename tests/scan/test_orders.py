@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hymunet.scan import scan_orders
+from hymunet.scan import scan_orders, selective_scan
+from hymunet.scan.orders import is_scan_order
 
 GRIDS = [(1, 1), (1, 5), (4, 3), (7, 7), (2, 3, 4), (1, 1, 1), (5, 1, 2)]
 
@@ -42,7 +43,7 @@ def test_a_table_is_made_once():
     assert scan_orders((6, 5)) is scan_orders((6, 5))
 
 
-@pytest.mark.parametrize("grid", [(), (0, 3), (3, -1)], ids=str)
+@pytest.mark.parametrize("grid", [(), (0, 3), (3, -1), 32], ids=str)
 def test_an_empty_grid_is_refused(grid):
     with pytest.raises(ValueError, match="axes of length 1 or more"):
         scan_orders(grid)
@@ -54,3 +55,21 @@ def test_a_table_made_during_inference_serves_a_training():
     x = torch.ones(143, requires_grad=True)
     x[order[0]].square().sum().backward()  # an inference tensor would raise here
     assert torch.equal(x.grad, torch.full((143,), 2.0))
+
+
+def test_a_table_that_was_written_into_is_neither_trusted_nor_handed_out_again():
+    order = scan_orders((7, 3))
+    expected = order.clone()
+    assert is_scan_order(order)
+    order[1, 4] = 10**9
+    assert not is_scan_order(order)
+    again = scan_orders((7, 3))
+    assert torch.equal(again, expected)
+    assert is_scan_order(again)
+    u, ones = torch.ones(1, 21, 2), torch.ones(1, 21, 4, 2)
+    with pytest.raises(ValueError, match="visit every token once"):
+        selective_scan(u, ones, -torch.ones(4, 2, 2), ones, ones, torch.ones(2), order)
+
+
+def test_copies_are_checked_like_any_other_table():
+    assert not is_scan_order(scan_orders((5, 4)).clone())

@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
-from hymunet.scan.operator import selective_scan_with_states
+from hymunet.scan.operator import backend_name, selective_scan_with_states
 from hymunet.scan.orders import scan_orders
 from hymunet.scan.reference import selective_scan_reference
 
 __all__ = [
+    "backend_name",
     "scan_orders",
     "selective_scan",
     "selective_scan_reference",

@@ -1,7 +1,10 @@
-"""mamba_ssm's `selective_scan_fn` over our scan: Mamba models without CUDA by changing one import.
+"""mamba_ssm's interface over our scan: Mamba models without CUDA by changing one import.
 
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn   # before
     from hymunet.scan.compat import selective_scan_fn                      # after
+
+    from mamba_ssm import Mamba                                            # before
+    from hymunet.scan.compat import Mamba                                  # after
 
 Gu & Dao 2023 (Mamba), https://arxiv.org/abs/2312.00752; layouts and types as in
 https://github.com/state-spaces/mamba, `mamba_ssm/ops/selective_scan_interface.py`.
@@ -11,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hymunet.scan.mamba_layer import Mamba
 from hymunet.scan.operator import selective_scan_with_states
+
+__all__ = ["Mamba", "selective_scan_fn", "selective_scan_ref"]
 
 
 def selective_scan_fn(

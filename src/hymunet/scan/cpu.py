@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch.nn import functional as F
 from hymunet.scan import cpu_compile
 from hymunet.scan.cpu_kernels import SEGMENT, record_type
 from hymunet.scan.threads import run_on_threads, thread_count
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set, and these kernels cannot be interpreted")
 
 _NUMPY: dict[torch.dtype, np.dtype] = {
     torch.float32: np.dtype(np.float32),

@@ -3,13 +3,15 @@
 import ctypes
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
 from numba import types
+from numba.core import event
+from numba.core.caching import FunctionCache
 
 from hymunet.scan import cpu_kernels
 
@@ -46,11 +48,11 @@ def native(kernel: str, dtype: np.dtype) -> Native:
 def _compile(kernel: Callable[..., None], dtype: np.dtype) -> Native:
     record = numba.from_dtype(cpu_kernels.record_type(dtype))
     signature = types.void(types.CPointer(record))
-    with _announcement(after_s=1.0):
+    with event.install_listener("numba:compile", _Announcement()):
         try:
-            compiled = numba.cfunc(signature, cache=True, error_model="numpy")(kernel)
+            compiled = _compile_or_load(kernel, signature)
         # nothing that is wrong with a cache is a reason not to compute: Numba finds no place to
-        # write (RuntimeError), cannot write there (OSError), or meets a damaged file (any error)
+        # write (RuntimeError), or cannot write there (OSError)
         except Exception as error:
             compiled = numba.cfunc(signature, error_model="numpy")(kernel)
             if not _warned.is_set():
@@ -65,27 +67,28 @@ def _compile(kernel: Callable[..., None], dtype: np.dtype) -> Native:
     return Native(function, compiled.address, compiled)
 
 
-@contextmanager
-def _announcement(after_s: float) -> Iterator[None]:
+def _compile_or_load(kernel: Callable[..., None], signature: Any) -> Any:
+    compile_cached = numba.cfunc(signature, cache=True, error_model="numpy")
+    try:
+        return compile_cached(kernel)
+    except Exception:
+        # a damaged file would fail in every process to come; without it this one writes a new one
+        FunctionCache(kernel).flush()
+        return compile_cached(kernel)
+
+
+class _Announcement(event.Listener):
     """Tells the user, once a process, what takes so long; what is loaded from disk is silent."""
 
-    def announce() -> None:
+    def on_start(self, started: event.Event) -> None:
         if not _announced.is_set():
             _announced.set()
             from rich.console import Console
 
             from hymunet.console import say
 
-            say(
-                Console(stderr=True),
-                "Compiling the selective scan for this processor (once, some seconds) ...",
-                style="dim",
-            )
+            text = "Compiling the selective scan for this processor (some seconds) ..."
+            say(Console(stderr=True), text, style="dim")
 
-    timer = threading.Timer(after_s, announce)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    def on_end(self, ended: event.Event) -> None:
+        pass

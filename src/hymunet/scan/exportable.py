@@ -146,14 +146,14 @@ def to_onnx(
         HyMUNetError: If onnx or onnxscript is missing, torch is too old, or the module is in
             training mode.
     """
+    if isinstance(model, nn.Module) and model.training:
+        raise HyMUNetError(
+            "ONNX export needs a module in evaluation mode, but this one is in training mode; "
+            "call model.eval() first"
+        )
     require("export", "ONNX export", "onnx", "onnxscript")
     _check_torch(torch.__version__)
     if not isinstance(model, ExportedProgram):
-        if model.training:
-            raise HyMUNetError(
-                "ONNX export needs a module in evaluation mode, but this one is in training mode; "
-                "call model.eval() first"
-            )
         model = torch.export.export(model, args, dynamic_shapes=dynamic_shapes, strict=False)
     onnx = torch.onnx.export(
         portable_program(model),

@@ -7,6 +7,7 @@ those packages are missing, the recurrence in plain torch (`reference.py`).
 """
 
 import importlib
+import warnings
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hymunet.scan.checks import check_arguments, check_order
 from hymunet.scan.reference import selective_scan_reference
 
 _KERNELS = {"cpu": ("hymunet.scan.cpu", "numba"), "cuda": ("hymunet.scan.gpu", "triton")}
@@ -41,7 +43,7 @@ def selective_scan_with_states(
     Raises:
         ValueError: If shapes do not fit each other or a row of `order` is not a permutation.
     """
-    _check_shapes(u, delta, A, B, C, D, order, delta_bias)
+    check_arguments(u, delta, A, B, C, D, order, delta_bias)
     return torch.ops.hymunet.selective_scan(u, delta, A, B, C, D, order, delta_bias, delta_softplus)
 
 
@@ -59,7 +61,7 @@ def _scan(
     # here and not in the caller: a compiled graph skips no check, and a wrong index would read and
     # write memory that is not ours
     if order is not None:
-        _check_order(order)
+        check_order(order)
     arguments = (u, delta, A, B, C, D, order, delta_bias, delta_softplus)
     kernels = backend(u.device.type)
     return kernels.scan_forward(*arguments) if kernels else selective_scan_reference(*arguments)
@@ -142,7 +144,8 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None) ->
 def _refuse(ctx: Any, *gradients: Tensor) -> None:
     raise NotImplementedError(
         "the selective scan has first derivatives only; for a second one (a gradient penalty, a "
-        "Hessian) use hymunet.scan.selective_scan_reference, which is plain torch"
+        "Hessian) use hymunet.scan.selective_scan_reference, which is plain torch and returns y "
+        "and the last states"
     )
 
 
@@ -217,69 +220,25 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @cache
 def backend(device_type: str) -> ModuleType | None:
-    """The module whose kernels serve tensors of this device; None: plain torch does."""
+    """The module whose kernels serve tensors of this device; None: plain torch does.
+
+    Warns once where the device has kernels that cannot be used.
+    """
     if device_type not in _KERNELS:
         return None
     module, package = _KERNELS[device_type]
     try:
-        importlib.import_module(package)
-    except ImportError:
+        return importlib.import_module(module)
+    except Exception as error:  # missing, or too old or new for another package: torch serves
+        warnings.warn(
+            f"the selective scan runs in plain torch, many times slower than by {package}, which "
+            f"cannot be imported ({error}); pip install {package}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
-    return importlib.import_module(module)
 
 
-def _check_shapes(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    order: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
-    if u.ndim != 3:
-        raise ValueError(f"u must be (batch, length, channels), but its shape is {tuple(u.shape)}")
-    if A.ndim != 3:
-        raise ValueError(f"A must be (directions, channels, state), but it is {tuple(A.shape)}")
-    batch, length, channels = u.shape
-    directions, _, state = A.shape
-    if length == 0:
-        raise ValueError("u has no tokens; the scan needs a length of 1 or more")
-    expected = {
-        "delta": (delta, (batch, length, directions, channels)),
-        "A": (A, (directions, channels, state)),
-        "B": (B, (batch, length, directions, state)),
-        "C": (C, (batch, length, directions, state)),
-        "D": (D, (channels,)),
-    }
-    if delta_bias is not None:
-        expected["delta_bias"] = (delta_bias, (directions, channels))
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} must be {shape} to go with u {tuple(u.shape)} and A {tuple(A.shape)}, "
-                f"but its shape is {tuple(tensor.shape)}"
-            )
-        if tensor.is_complex():
-            raise ValueError(f"{name} is complex; only real state spaces are supported")
-        if tensor.device != u.device:
-            raise ValueError(f"{name} is on {tensor.device}, but u is on {u.device}")
-    if order is not None and (
-        tuple(order.shape) != (directions, length) or order.dtype != torch.int64
-    ):
-        raise ValueError(
-            f"order must be int64 of shape (directions, length) = {(directions, length)}, "
-            f"but it is {order.dtype} of shape {tuple(order.shape)}"
-        )
-
-
-def _check_order(order: Tensor) -> None:
-    if getattr(order, "is_permutation", False):  # a table of scan_orders()
-        return
-    raster = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    if not torch.equal(order.sort(dim=1).values, raster):
-        raise ValueError(
-            "each row of order must visit every token once, but one leaves tokens out or repeats "
-            "them; build the table with scan_orders() or torch.randperm()"
-        )
+def backend_name(device_type: str = "cpu") -> str:
+    """What computes scans of tensors on `cpu`, `cuda`, ...: "numba", "triton" or "torch"."""
+    return _KERNELS[device_type][1] if backend(device_type) else "torch"

@@ -31,16 +31,28 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
     Raises:
         ValueError: If `shape` is empty or an axis is shorter than 1.
     """
-    if not shape or any(side < 1 for side in shape):
+    if not isinstance(shape, (tuple, list)) or not shape or any(side < 1 for side in shape):
         raise ValueError(
-            f"a grid needs axes of length 1 or more, but its shape is {tuple(shape)}; "
+            f"a grid needs axes of length 1 or more, but its shape is {shape!r}; "
             "pass (height, width) or (depth, height, width)"
         )
     if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
         # tensors are stand-ins while a graph is traced, and under FakeTensorMode: one of those in
         # the cache would be handed to real computations later
         return _make_orders(shape, device)
-    return _cached_orders(tuple(int(side) for side in shape), torch.device(device))
+    key = (tuple(int(side) for side in shape), torch.device(device))
+    order = _cached_orders(*key)
+    if not is_scan_order(order):  # somebody has written into it: it is theirs now
+        _cached_orders.cache_clear()
+        order = _cached_orders(*key)
+    return order
+
+
+def is_scan_order(order: Tensor) -> bool:
+    """Whether this very tensor came from `scan_orders` and nobody has written into it since."""
+    # by torch's count of in-place changes, which tensors made in inference mode do not have
+    made_at = getattr(order, "scan_order_version", None)
+    return made_at is not None and order._version == made_at
 
 
 # four directions of a 256x256 grid are 2 MiB; sizes that alternate more than this are rebuilt
@@ -49,7 +61,7 @@ def _cached_orders(shape: tuple[int, ...], device: torch.device) -> Tensor:
     # a table made during inference serves a later training, whose backward needs a normal tensor
     with torch.inference_mode(False):
         order = _make_orders(shape, "cpu").to(device)
-    order.is_permutation = True  # type: ignore[attr-defined]  # saves selective_scan the check
+    order.scan_order_version = order._version  # type: ignore[attr-defined]
     return order
 
 

@@ -4,6 +4,8 @@ Gu & Dao 2023, Algorithm 2, https://arxiv.org/abs/2312.00752, with the visiting 
 and all directions of a visual scan advanced together.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,6 +35,24 @@ def selective_scan_reference(
         y (batch, length, channels) in u's dtype, and the last states
         (batch, directions, channels, state).
     """
+    # autocast would compute the products with C in half precision
+    device = u.device.type
+    has_autocast = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
+        return _scan(u, delta, A, B, C, D, order, delta_bias, delta_softplus)
+
+
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
     batch, length, channels = u.shape
     directions = delta.shape[2]
     compute = torch.float64 if u.dtype == torch.float64 else torch.float32
