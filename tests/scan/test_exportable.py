@@ -246,7 +246,8 @@ def test_a_network_in_training_mode_is_refused():
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # what an absent package looks like
-    with pytest.raises(ValueError, match=r"ONNX export needs (onnx, )?onnxscript.*hymunet\[export\]"):
+    words = r"ONNX export needs (onnx, )?onnxscript.*hymunet\[export\]"
+    with pytest.raises(ValueError, match=words):
         to_onnx(ScanOfAGrid().eval(), ScanOfAGrid().example(1, 2, 2))
 
 
