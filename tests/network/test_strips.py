@@ -148,3 +148,27 @@ def test_small_features_are_computed_whole(calls):
     with torch.no_grad():
         network(torch.randn(1, 2, 200, 16, dtype=torch.float64))
     assert len(calls) == sum(has_norm(m) for m in network.modules())
+
+
+def test_what_sees_far_rows_is_computed_whole(low_limits, calls):
+    network = network_of(stages="CCC", stem_stride=1)
+    image = torch.randn(1, 2, 200, 16, dtype=torch.float64)
+    blocks = network.encoder.stages[0].blocks
+    with torch.no_grad():
+        blocks[0].first[1].track_running_stats = False
+        blocks[0].first[1].running_mean = blocks[0].first[1].running_var = None
+        network.encoder(image)
+        assert calls[:5] == [200] * 5
+        calls.clear()
+        network = network_of(stages="CCC", stem_stride=1)
+        network.encoder.stages[0].blocks[0].first[0].padding_mode = "circular"
+        network.encoder(image)
+        assert calls[:5] == [200] * 5
+
+
+def test_vmap_over_images(low_limits):
+    network = network_of(stages="CCC", stem_stride=1)
+    images = torch.randn(2, 1, 2, 200, 16, dtype=torch.float64)
+    with torch.no_grad():
+        mapped = torch.func.vmap(network)(images)
+        torch.testing.assert_close(mapped, torch.stack([network(image) for image in images]))

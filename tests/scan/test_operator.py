@@ -4,6 +4,7 @@ and the two errors that only it can raise."""
 import subprocess
 import sys
 import textwrap
+import warnings
 from importlib.util import find_spec
 
 import pytest
@@ -159,6 +160,78 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(selective_scan(*given).sum(), given[0], create_graph=True)
     with pytest.raises(NotImplementedError, match=r"use hymunet\.scan\.selective_scan_reference"):
         gradient.sum().backward()
+
+
+def test_derivatives_of_other_kinds_are_refused_and_never_zero():
+    u, *rest = arguments()
+    rest = [t.detach() if torch.is_tensor(t) else t for t in rest]
+    u = u.detach()
+
+    def loss(u):
+        return selective_scan(u, *rest).square().sum()
+
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(loss, (u,), (torch.ones_like(u),))
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jacfwd(loss)(u)
+    with pytest.raises(NotImplementedError, match=r"use torch\.autograd\.grad"):
+        torch.func.grad(loss)(u)
+
+
+def test_a_traced_graph_refuses_other_sizes():
+    given = [t.detach() if torch.is_tensor(t) else t for t in arguments()]
+    order, bias = given[6:8]
+
+    class Scan(torch.nn.Module):
+        def forward(self, u, delta, A, B, C, D):
+            return selective_scan(u, delta, A, B, C, D, order, bias, True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of the checks that it drops
+        traced = torch.jit.trace(Scan(), tuple(given[:6]))
+    torch.testing.assert_close(traced(*given[:6]), Scan()(*given[:6]))
+    longer = [
+        torch.cat([t, t], dim=1) if t.ndim > 2 and i != 2 else t for i, t in enumerate(given[:6])
+    ]
+    with pytest.raises(RuntimeError, match="order must be int64 of shape"):
+        traced(*longer)
+
+
+def test_the_operator_itself_refuses_what_does_not_fit():
+    given = [t.detach() if torch.is_tensor(t) else t for t in arguments()]
+    y, last = torch.ops.hymunet.selective_scan(*given)
+    with pytest.raises(ValueError, match="the gradient of y must be"):
+        torch.ops.hymunet.selective_scan_backward(y[:, :3], None, *given)
+    with pytest.raises(ValueError, match="the gradient of the last states must be"):
+        torch.ops.hymunet.selective_scan_backward(y, last[:1], *given)
+    given[3] = given[3][:, :5]
+    with pytest.raises(ValueError, match="B must be"):
+        torch.ops.hymunet.selective_scan(*given)
+
+
+def test_an_order_that_numpy_changed_after_the_forward_is_refused_in_the_backward():
+    # torch does not see what NumPy writes
+    given = list(arguments())
+    given[6] = given[6].clone()
+    y = selective_scan(*given)
+    given[6].numpy()[1, 2] = 10**12
+    with pytest.raises(ValueError, match="visit every token once"):
+        y.sum().backward()
+
+
+def test_an_empty_batch_gives_an_empty_result():
+    given = [t.detach() if torch.is_tensor(t) else t for t in arguments()]
+    empty = [t[:0] if i in (0, 1, 3, 4) else t for i, t in enumerate(given)]
+    for scan in (selective_scan_with_states, selective_scan_reference):
+        y, last = scan(*empty)
+        assert y.shape == (0, 12, 5)
+        assert last.shape == (0, 4, 5, 3)
+
+
+def test_a_scan_without_directions_is_refused():
+    u, delta, A, B, C, D, *_ = arguments()
+    with pytest.raises(ValueError, match="A has no directions"):
+        selective_scan(u, delta[:, :, :0], A[:0], B[:, :, :0], C[:, :, :0], D)
 
 
 def test_a_wrong_order_is_refused_inside_a_compiled_graph():

@@ -73,3 +73,11 @@ def test_a_table_that_was_written_into_is_neither_trusted_nor_handed_out_again()
 
 def test_copies_are_checked_like_any_other_table():
     assert not is_scan_order(scan_orders((5, 4)).clone())
+
+
+def test_a_table_made_under_functionalisation_is_not_kept():
+    def f(x):
+        return x + scan_orders((3, 11))[0]
+
+    torch.func.functionalize(f)(torch.zeros(33))
+    assert not torch._is_functional_tensor(scan_orders((3, 11)))

@@ -79,6 +79,39 @@ def test_every_task_is_done_once(openmp, threads, monkeypatch):
     assert set(calls) == {4711}
 
 
+def test_an_exception_waits_for_the_threads_that_still_write(monkeypatch):
+    # the pool's threads use the caller's memory: it must not be freed under them
+    import ctypes
+    import threading
+
+    from hymunet.scan import threads as module
+
+    monkeypatch.setattr(module, "_openmp_parallel", lambda: None)
+    entered, may_leave, left = threading.Event(), threading.Event(), threading.Event()
+    caller = threading.current_thread()
+
+    def work(_):
+        if threading.current_thread() is not caller:
+            entered.set()
+            may_leave.wait(30)
+            left.set()
+
+    def call(argument):
+        assert entered.wait(30)
+        threading.Timer(0.3, may_leave.set).start()
+        raise KeyboardInterrupt
+
+    helper = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)
+    first = iter([True])
+
+    def function(argument):
+        (call if threading.current_thread() is caller and next(first, False) else helper)(argument)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_on_threads(function, 0, 1, 2)
+    assert left.is_set()
+
+
 def run_python(program, tmp_path, **environment):
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(program))
@@ -131,6 +164,32 @@ print("same")
     )
     done = run_python(program, tmp_path)
     assert done.stdout == "same\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NOT TESTED: this system has no fork")
+def test_a_child_forked_during_a_compilation_does_not_hang(tmp_path):
+    program = (
+        SCAN
+        + """
+import os, signal, threading
+from hymunet.scan import cpu_compile
+compiling = threading.Event()
+cpu_compile._Announcement.on_start = lambda self, started: compiling.set()
+thread = threading.Thread(target=scan)
+thread.start()
+assert compiling.wait(100)
+if os.fork() == 0:
+    signal.alarm(60)  # ends a child that hangs
+    torch.set_num_threads(1)
+    scan()
+    os._exit(0)
+thread.join()
+print("status", os.wait()[1])
+"""
+    )
+    done = run_python(program, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "compiled"))
+    assert done.stdout == "status 0\n", done.stderr
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU with slope 0.01; overwrites `x` where no gradient is recorded."""
-    return F.leaky_relu(x, 0.01, inplace=not torch.is_grad_enabled())
+    """Leaky ReLU with slope 0.01."""
+    return F.leaky_relu(x, 0.01)
 
 
 def make_norm(name: str, channels: int, spatial_dims: int) -> nn.Module:
@@ -85,6 +85,8 @@ class TokenLinear(nn.Linear):
         if (
             torch.compiler.is_compiling()
             or input.ndim < 3
+            or input.numel() == 0
+            or input.shape[-1] != self.in_features
             or input.device.type != "cpu"
             or input.dtype == torch.float64  # oneDNN has no double precision
             or not torch.backends.mkldnn.is_available()

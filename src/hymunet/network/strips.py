@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from hymunet.network.conv import DropPath
 
@@ -19,8 +20,6 @@ from hymunet.network.conv import DropPath
 STRIP_BYTES = 4 << 20
 # below it, whole features are as fast
 LARGE_BYTES = 12 << 20
-
-_LOCAL = (nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d, DropPath)
 
 
 def in_strips(
@@ -77,11 +76,22 @@ def _strip_rows(
     inside = [m for module in modules for m in module.modules()]
     if any(m.training or m._forward_hooks or m._forward_pre_hooks for m in inside):
         return None
-    leaves = [m for m in inside if next(m.children(), None) is None]
-    if not all(isinstance(m, (*_LOCAL, nn.Sequential)) for m in leaves):  # sequences may be empty
+    # hooks on all modules, and vmap, which cannot write into a part of a tensor
+    if _has_any_global_hook() or torch._C._are_functorch_transforms_active():
+        return None
+    if not all(_is_local(m) for m in inside if next(m.children(), None) is None):
         return None
     step = max(STRIP_BYTES // row_bytes // 2 * 2, 8 * _halo(modules))
     return step if 2 * step <= rows else None
+
+
+def _is_local(module: nn.Module) -> bool:
+    """Whether rows far away do not matter for a row of its output."""
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        return module.padding_mode == "zeros"
+    if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+        return module.running_mean is not None  # else statistics are those of the feature
+    return isinstance(module, (DropPath, nn.Sequential))  # a sequence may be empty
 
 
 def _halo(modules: Sequence[nn.Module]) -> int:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from hymunet.scan.orders import is_scan_order
 
@@ -41,6 +42,8 @@ def check_arguments(
     directions, _, state = A.shape
     if length == 0:
         raise ValueError("u has no tokens; the scan needs a length of 1 or more")
+    if directions == 0:
+        raise ValueError("A has no directions; the scan needs 1 or more")
     shapes = {
         "delta": (batch, length, directions, channels),
         "A": (directions, channels, state),
@@ -70,13 +73,68 @@ def check_arguments(
         )
 
 
+def check_gradients(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, A: Tensor) -> None:
+    """Gradients of y and of the last states have the shapes of what they belong to.
+
+    Raises:
+        ValueError: If one has not.
+    """
+    states = (u.shape[0], A.shape[0], u.shape[2], A.shape[2])
+    for name, gradient, shape in (
+        ("y", grad_y, tuple(u.shape)),
+        ("the last states", grad_last, states),
+    ):
+        if gradient is not None and tuple(gradient.shape) != shape:
+            raise ValueError(f"the gradient of {name} must be {shape}, not {tuple(gradient.shape)}")
+
+
 def check_order(order: Tensor) -> None:
-    """Refuses a table whose rows are no permutations; one of `scan_orders` is known to be right."""
+    """Refuses a table whose rows are no permutations; one of `scan_orders` is known to be right.
+
+    Raises:
+        ValueError: Saying how to make one.
+    """
+    check_range(order)
     if is_scan_order(order):
         return
     raster = torch.arange(order.shape[1], device=order.device).expand_as(order)
     if not torch.equal(order.sort(dim=1).values, raster):
-        raise ValueError(
-            "each row of order must visit every token once, but one leaves tokens out or repeats "
-            "them; build the table with scan_orders() or torch.randperm()"
-        )
+        raise ValueError(_NO_PERMUTATION)
+
+
+def check_range(order: Tensor) -> None:
+    """Refuses indices that are no tokens. On a CPU such an index would be foreign memory, so there
+    the numbers themselves are looked at, each time: NumPy may write into a tensor unnoticed."""
+    if order.device.type == "cpu":
+        lowest, highest = order.aminmax()
+        if lowest < 0 or highest >= order.shape[1]:
+            raise ValueError(_NO_PERMUTATION)
+
+
+_NO_PERMUTATION = (
+    "each row of order must visit every token once, but one leaves tokens out or repeats them; "
+    "build the table with scan_orders() or torch.randperm()"
+)
+
+
+def refuse_forward_mode(*tensors: Tensor | None) -> None:
+    """A tangent would be dropped without a word.
+
+    Raises:
+        NotImplementedError: If a tensor carries one.
+    """
+    if forward_ad._current_level < 0:  # no forward-mode differentiation is going on
+        return
+    for tensor in tensors:
+        if tensor is not None and _may_have_tangent(tensor):
+            raise NotImplementedError(
+                "the selective scan has no forward-mode derivative (torch.func.jvp, jacfwd); use "
+                "hymunet.scan.selective_scan_reference, which is plain torch"
+            )
+
+
+def _may_have_tangent(tensor: Tensor) -> bool:
+    try:
+        return forward_ad.unpack_dual(tensor, level=0).tangent is not None
+    except RuntimeError:  # under vmap torch cannot tell, and jacfwd is forward mode under vmap
+        return True

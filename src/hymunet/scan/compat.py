@@ -133,6 +133,9 @@ def _check(
 ) -> None:
     if u.ndim != 3:
         raise ValueError(f"u must be (batch, dim, length), but its shape is {tuple(u.shape)}")
+    for name, tensor in (("u", u), ("delta", delta), ("z", z)):
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(f"{name} must hold real floating-point numbers, not {tensor.dtype}")
     if A.is_complex() or B.is_complex() or C.is_complex():
         raise ValueError(
             "A, B or C is complex; only real state spaces are supported: use the real "

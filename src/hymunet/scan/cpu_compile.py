@@ -1,6 +1,7 @@
 """Compiles the Numba kernels to native functions, and keeps them on disk where possible."""
 
 import ctypes
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -25,9 +26,15 @@ class Native:
     owner: object  # Numba's; the code goes when it goes
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _compiled: dict[tuple[str, np.dtype], Native] = {}
 _announced, _warned = threading.Event(), threading.Event()
+
+if hasattr(os, "register_at_fork"):
+    # a fork waits for the end of a compilation: a child would inherit locks that nobody opens
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def native(kernel: str, dtype: np.dtype) -> Native:

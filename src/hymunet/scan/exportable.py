@@ -146,10 +146,10 @@ def to_onnx(
         HyMUNetError: If onnx or onnxscript is missing, torch is too old, or the module is in
             training mode.
     """
-    if isinstance(model, nn.Module) and model.training:
+    if isinstance(model, nn.Module) and any(m.training for m in model.modules()):
         raise HyMUNetError(
-            "ONNX export needs a module in evaluation mode, but this one is in training mode; "
-            "call model.eval() first"
+            "ONNX export needs a module in evaluation mode, but this one, or a part of it, is in "
+            "training mode; call model.eval() first"
         )
     require("export", "ONNX export", "onnx", "onnxscript")
     _check_torch(torch.__version__)

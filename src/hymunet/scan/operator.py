@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hymunet.scan.checks import check_arguments, check_order
+from hymunet.scan.checks import (
+    check_arguments,
+    check_gradients,
+    check_order,
+    check_range,
+    refuse_forward_mode,
+)
 from hymunet.scan.reference import selective_scan_reference
 
 _KERNELS = {"cpu": ("hymunet.scan.cpu", "numba"), "cuda": ("hymunet.scan.gpu", "triton")}
@@ -44,7 +50,19 @@ def selective_scan_with_states(
         ValueError: If shapes do not fit each other or a row of `order` is not a permutation.
     """
     check_arguments(u, delta, A, B, C, D, order, delta_bias)
-    return torch.ops.hymunet.selective_scan(u, delta, A, B, C, D, order, delta_bias, delta_softplus)
+    arguments = (u, delta, A, B, C, D, order, delta_bias, delta_softplus)
+    if torch.compiler.is_compiling():
+        return torch.ops.hymunet.selective_scan(*arguments)
+    refuse_forward_mode(u, delta, A, B, C, D, delta_bias)
+    try:
+        return torch.ops.hymunet.selective_scan(*arguments)
+    except RuntimeError as error:
+        if "setup_context" not in str(error):
+            raise
+        raise NotImplementedError(
+            "the selective scan cannot be differentiated by torch.func (grad, vjp, jacrev); use "
+            "torch.autograd.grad, or hymunet.scan.selective_scan_reference, which is plain torch"
+        ) from error
 
 
 def _scan(
@@ -58,8 +76,9 @@ def _scan(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    # here and not in the caller: a compiled graph skips no check, and a wrong index would read and
-    # write memory that is not ours
+    # here too and not in the caller alone: a traced graph has no checks, and a wrong size or index
+    # would read and write memory that is not ours
+    check_arguments(u, delta, A, B, C, D, order, delta_bias)
     if order is not None:
         check_order(order)
     arguments = (u, delta, A, B, C, D, order, delta_bias, delta_softplus)
@@ -80,6 +99,10 @@ def _scan_backward(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    check_arguments(u, delta, A, B, C, D, order, delta_bias)
+    check_gradients(grad_y, grad_last, u, A)
+    if order is not None:  # it was a permutation in the forward, but may have been written into
+        check_range(order)
     kernels = backend(u.device.type)
     arguments = (u, delta, A, B, C, D, order, delta_bias, delta_softplus)
     if kernels:

@@ -36,7 +36,9 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
             f"a grid needs axes of length 1 or more, but its shape is {shape!r}; "
             "pass (height, width) or (depth, height, width)"
         )
-    if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+    probe = torch.empty(0)
+    traced = type(probe) is not Tensor or torch._is_functional_tensor(probe)
+    if torch.compiler.is_compiling() or traced:
         # tensors are stand-ins while a graph is traced, and under FakeTensorMode: one of those in
         # the cache would be handed to real computations later
         return _make_orders(shape, device)

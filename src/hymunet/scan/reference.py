@@ -54,7 +54,7 @@ def _scan(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     batch, length, channels = u.shape
-    directions = delta.shape[2]
+    directions, _, state = A.shape
     compute = torch.float64 if u.dtype == torch.float64 else torch.float32
     # (directions, state, channels): the long axis last keeps every operation of a step contiguous
     A, D = A.to(compute).transpose(-1, -2).contiguous(), D.to(compute)
@@ -70,14 +70,14 @@ def _scan(
     # one row of the flattened (length * directions) axis for each step and direction
     visited = order.t()  # (length, directions)
     rows = (visited * directions + torch.arange(directions, device=u.device)).reshape(-1)
-    per_step = (batch, length, directions, -1)
-    step_size = step_size.flatten(1, 2).index_select(1, rows).view(per_step)
+    per_step = (batch, length, directions)
+    step_size = step_size.flatten(1, 2).index_select(1, rows).view(*per_step, channels)
     # index_select, not u[:, visited]: its backward adds rows instead of sorting indices
-    inputs = u.to(compute).index_select(1, visited.reshape(-1)).view(per_step)
-    B = B.to(compute).flatten(1, 2).index_select(1, rows).view(per_step)
-    C = C.to(compute).flatten(1, 2).index_select(1, rows).view(per_step)
+    inputs = u.to(compute).index_select(1, visited.reshape(-1)).view(*per_step, channels)
+    B = B.to(compute).flatten(1, 2).index_select(1, rows).view(*per_step, state)
+    C = C.to(compute).flatten(1, 2).index_select(1, rows).view(*per_step, state)
 
-    h = inputs.new_zeros(batch, directions, A.shape[-2], channels)
+    h = inputs.new_zeros(batch, directions, state, channels)
     ys = []
     # unbind, not x[:, t]: the backward of indexing is a full-size tensor a step, hence quadratic
     for dt, dt_u, B_t, C_t in zip(
@@ -89,5 +89,5 @@ def _scan(
 
     y = torch.stack(ys, dim=1).flatten(1, 2)  # step by step; back to the raster and summed
     place = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=u.device))
-    y = y.index_select(1, place).view(per_step).sum(dim=2)
+    y = y.index_select(1, place).view(*per_step, channels).sum(dim=2)
     return (y + D * u.to(compute)).to(u.dtype), h.transpose(-1, -2)

@@ -9,7 +9,7 @@ copy of the runtime has lost its threads, a small pool of Python threads does th
 import ctypes
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,11 +64,26 @@ def run_on_threads(
     if parallel is not None:
         parallel(address, argument, threads, 0)
         return
-    helpers = [_pool(threads - 1).submit(function, argument) for _ in range(threads - 1)]
-    function(argument)
+    helpers: list[Future[None]] = []
+    try:
+        for _ in range(threads - 1):
+            helpers.append(_pool(threads - 1).submit(function, argument))
+        function(argument)
+    finally:
+        _join(helpers)
+
+
+def _join(helpers: list[Future[None]]) -> None:
+    """Waits for all, whatever signal comes: until then they write into memory of the caller."""
+    interrupt: BaseException | None = None
     for helper in helpers:
-        if not helper.cancel():  # one that never started has left its share to the others
-            helper.result()
+        while not (helper.cancel() or helper.done()):  # one that never started left its share
+            try:
+                wait([helper])
+            except BaseException as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def _pool(size: int) -> ThreadPoolExecutor:
