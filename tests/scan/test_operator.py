@@ -79,7 +79,6 @@ def test_kernels_and_plain_torch_agree_on_every_gradient(bias):
             torch.testing.assert_close(ours, theirs, **TOLERANCE[torch.float64])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_into_one_graph(dynamic):
     @torch.compile(fullgraph=True, dynamic=dynamic, backend="aot_eager")
@@ -99,7 +98,6 @@ def test_compiles_into_one_graph(dynamic):
             torch.testing.assert_close(ours, reference)
 
 
-@pytest.mark.slow
 def test_a_network_compiles_into_one_graph():
     from hymunet.network.hymunet import hymunet_tiny
 

@@ -36,11 +36,9 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
             f"a grid needs axes of length 1 or more, but its shape is {shape!r}; "
             "pass (height, width) or (depth, height, width)"
         )
-    probe = torch.empty(0)
-    traced = type(probe) is not Tensor or torch._is_functional_tensor(probe)
-    if torch.compiler.is_compiling() or traced:
-        # tensors are stand-ins while a graph is traced, and under FakeTensorMode: one of those in
-        # the cache would be handed to real computations later
+    # tensors are stand-ins while a graph is traced, and under FakeTensorMode: one of those in the
+    # cache would be handed to real computations later
+    if torch.compiler.is_compiling() or _tensors_are_stand_ins():
         return _make_orders(shape, device)
     key = (tuple(int(side) for side in shape), torch.device(device))
     order = _cached_orders(*key)
@@ -48,6 +46,11 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
         _cached_orders.cache_clear()
         order = _cached_orders(*key)
     return order
+
+
+def _tensors_are_stand_ins() -> bool:
+    made = torch.empty(0)
+    return type(made) is not Tensor or torch._is_functional_tensor(made)
 
 
 def is_scan_order(order: Tensor) -> bool:
