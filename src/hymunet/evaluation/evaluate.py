@@ -55,6 +55,7 @@ def evaluate(
     masks: Path | None = None,
     force: bool = False,
     device: str | None = None,
+    tta: bool = False,
     json: bool = False,
     num_labels: int | None = None,
 ) -> Evaluation:
@@ -73,6 +74,7 @@ def evaluate(
         masks: Folder of reference masks, when it has no usual name.
         force: Score cases the model was trained on as well; the report says so.
         device: cpu, cuda or cuda:1; chosen for you when left out.
+        tta: Test-time augmentation of a model: the mean over mirrorings and quarter turns.
         json: Print the summary as JSON instead of tables.
         num_labels: For a folder of masks: the number of classes with the background; 2 when left
             out. A model says it itself.
@@ -88,7 +90,7 @@ def evaluate(
         require("train", "a report (--output)", "matplotlib", "jinja2")
     prediction, truth = str(prediction), Path(truth)
     dataset, cases, notes = find_cases(truth, prediction, split, images, masks)
-    source = find_source(prediction, cases, dataset, num_labels, device)
+    source = find_source(prediction, cases, dataset, num_labels, device, tta)
     known = known_cases(source.info)
     if output is not None:
         make_folder(Path(output))
@@ -98,7 +100,7 @@ def evaluate(
     summary, summary_notes = summarise(rows, median, known.val_chose)
     options: dict[str, str | Path | int | None] = {
         "images": images, "masks": masks, "split": split, "num_labels": num_labels,
-        "force": force, "device": device, "output": output,
+        "force": force, "device": device, "tta": tta, "output": output,
     }  # fmt: skip
     summary = {
         "prediction": source.name,

@@ -50,6 +50,7 @@ def find_source(
     dataset: Dataset,
     num_labels: int | None = None,
     device: str | None = None,
+    tta: bool = False,
 ) -> Source:
     """The model or the folder of masks that `prediction` names.
 
@@ -59,15 +60,21 @@ def find_source(
         dataset: All cases there are; a mask of none of them is refused.
         num_labels: Classes of a folder of masks with the background; None: 2.
         device: For a model; None: chosen by the predictor.
+        tta: For a model: the mean over mirrorings and quarter turns.
 
     Raises:
         HyMUNetError: If it is none of the three, or masks and cases do not match.
     """
     if is_mask_folder(Path(prediction)):
+        if tta:
+            raise HyMUNetError(
+                f"--tta augments what a model predicts, but {prediction} is a folder of masks; "
+                "leave it out"
+            )
         return _mask_source(
             Path(prediction), cases, dataset, 2 if num_labels is None else num_labels
         )
-    return _model_source(prediction, find_run(Path(prediction)), device)
+    return _model_source(prediction, find_run(Path(prediction)), device, tta)
 
 
 def is_mask_folder(prediction: Path) -> bool:
@@ -154,12 +161,12 @@ def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labe
     return Source(str(folder), predict, classes)
 
 
-def _model_source(prediction: str, run: Path | None, device: str | None) -> Source:
+def _model_source(prediction: str, run: Path | None, device: str | None, tta: bool) -> Source:
     from hymunet.inference.predictor import Predictor
 
     folder = Path(prediction)
     model = folder / "best.safetensors" if folder.is_dir() else prediction
-    predictor = Predictor(model, device=device)
+    predictor = Predictor(model, device=device, tta=tta)
 
     def predict(case: Case, image: Image | None) -> np.ndarray:
         if image is None:
@@ -171,7 +178,7 @@ def _model_source(prediction: str, run: Path | None, device: str | None) -> Sour
 
     config = predictor.config
     return Source(
-        str(model),
+        f"{model}{' with test-time augmentation' if tta else ''}",
         predict,
         predictor.classes,
         config.in_channels,
