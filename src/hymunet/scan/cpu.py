@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from hymunet.scan import cpu_compile
 from hymunet.scan.cpu_kernels import SEGMENT, record_type
+from hymunet.scan.reference import compute_dtype
 from hymunet.scan.threads import run_on_threads, thread_count
 
 if numba.config.DISABLE_JIT:
@@ -137,7 +138,7 @@ class _Inputs:
     ) -> None:
         self.batch, self.length, channels = u.shape
         self.directions, _, self.state = A.shape
-        self.dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+        self.dtype = compute_dtype(u.dtype)
         self.width = 64 // self.dtype.itemsize
         self.padding = -channels % self.width
         self.channels = channels + self.padding

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from hymunet.errors import HyMUNetError
 from hymunet.extras import require
+from hymunet.scan.reference import compute_dtype
 
 
 def selective_scan_portable(
@@ -47,7 +48,7 @@ def selective_scan_portable(
     """
     batch, length, channels = u.shape
     directions, _, state = A.shape
-    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(u.dtype)
     # index_select a direction rather than one gather of length * directions rows: a product of
     # symbolic sizes can leave a `sym_numel` in the graph, which ONNX export does not know
     paths = None if order is None else order.unbind(0)

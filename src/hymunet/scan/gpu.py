@@ -18,6 +18,7 @@ import triton
 from torch import Tensor
 
 from hymunet.scan.gpu_kernels import backward_segments, join_segments, walk_segments
+from hymunet.scan.reference import compute_dtype
 
 # Steps between check-points, whose memory is state / SEGMENT times that of delta.
 SEGMENT = 32
@@ -57,7 +58,7 @@ def _prepare(
 ) -> _Scan:
     batch, length, channels = u.shape
     directions, _, state = A.shape
-    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(u.dtype)
     A = (A.to(compute) * math.log2(math.e)).transpose(1, 2).contiguous()
     bias = A.new_zeros(directions, channels) if delta_bias is None else delta_bias.to(compute)
 

@@ -23,7 +23,7 @@ from hymunet.scan.checks import (
     check_range,
     refuse_forward_mode,
 )
-from hymunet.scan.reference import selective_scan_reference
+from hymunet.scan.reference import compute_dtype, selective_scan_reference
 
 _KERNELS = {"cpu": ("hymunet.scan.cpu", "numba"), "cuda": ("hymunet.scan.gpu", "triton")}
 _TOKENS = (0, 1, 3, 4)  # u, delta, B and C: the arguments with a batch axis
@@ -234,11 +234,6 @@ for _name, _schema, _implementation, _fake, _vmap in (
     torch.library.register_vmap(_qualified, _vmap)
 torch.library.register_autograd("hymunet::selective_scan", _differentiate, setup_context=_save)
 torch.library.register_autograd("hymunet::selective_scan_backward", _refuse)
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 input is computed in float64, anything else in float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @cache

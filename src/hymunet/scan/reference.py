@@ -11,6 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 input is computed in float64, anything else in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def selective_scan_reference(
     u: Tensor,
     delta: Tensor,
@@ -55,7 +60,7 @@ def _scan(
 ) -> tuple[Tensor, Tensor]:
     batch, length, channels = u.shape
     directions, _, state = A.shape
-    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(u.dtype)
     # (directions, state, channels): the long axis last keeps every operation of a step contiguous
     A, D = A.to(compute).transpose(-1, -2).contiguous(), D.to(compute)
     if order is None:
