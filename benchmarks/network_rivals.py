@@ -49,8 +49,7 @@ def segresnet() -> nn.Module:
 
 def swin_unetr() -> nn.Module:
     """SwinUNETR with 24 features, MONAI's default (Hatamizadeh et al. 2022,
-    https://arxiv.org/abs/2201.01266). MONAI needs the
-    package einops for this network alone."""
+    https://arxiv.org/abs/2201.01266). MONAI needs the package einops for this network alone."""
     from monai.networks.nets import SwinUNETR
 
     return SwinUNETR(spatial_dims=2, in_channels=3, out_channels=1, feature_size=24)

@@ -5,6 +5,7 @@ is exactly so, and a little better, at a multiple of the time.
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from itertools import product
 
 import torch
@@ -35,12 +36,12 @@ def mean_over_symmetries(predict: Callable[[Tensor], Tensor], images: Tensor) ->
     Returns:
         (B, num_classes, *spatial).
     """
-    total, count = None, 0
-    for mirrored, exchanged in symmetries(images.ndim - 2):
+
+    def seen(mirrored: tuple[int, ...], exchanged: bool) -> Tensor:
         moved = images.flip(mirrored)
         predicted = predict(moved.transpose(2, 3).contiguous() if exchanged else moved)
-        predicted = (predicted.transpose(2, 3) if exchanged else predicted).flip(mirrored)
-        total = predicted if total is None else total + predicted
-        count += 1
-    assert total is not None
-    return torch.div(total, count)
+        return (predicted.transpose(2, 3) if exchanged else predicted).flip(mirrored)
+
+    views = list(symmetries(images.ndim - 2))
+    # a running sum: a volume's eight predictions at once may not fit into memory
+    return reduce(torch.add, (seen(*view) for view in views)) / len(views)

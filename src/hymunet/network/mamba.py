@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hymunet.network.conv import CONV, DropPath, TokenLinear
 from hymunet.scan import scan_orders, selective_scan
+from hymunet.scan.mamba_layer import initial_dt_bias
 
 
 class SS2D(nn.Module):
@@ -41,10 +42,9 @@ class SS2D(nn.Module):
         bound = self.dt_rank**-0.5
         with torch.no_grad():
             self.dt_weight.uniform_(-bound, bound)
-            dt = torch.exp(
-                torch.rand_like(self.dt_bias) * (math.log(0.1) - math.log(0.001)) + math.log(0.001)
+            self.dt_bias.copy_(
+                initial_dt_bias(tuple(self.dt_bias.shape), device=self.dt_bias.device)
             )
-            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
             self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand_as(self.A_log))
 
     def forward(self, x: Tensor) -> Tensor:

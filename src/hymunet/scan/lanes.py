@@ -2,7 +2,7 @@
 
 Numba vectorises an innermost loop only if LLVM can prove a great deal about it, and never one that
 calls `math.exp`. Kernels written with this type say it themselves: a value holds 16 channels in
-float32 or 8 in float64, `+ - * /` act on each, and LLVM cuts it to the width that the processor
+float32 or 8 in float64, `+ - *` act on each, and LLVM cuts it to the width that the processor
 has (one AVX-512 register, two of AVX2, four of NEON).
 
     h = load(state, offset)
@@ -159,7 +159,6 @@ for _symbol, _instruction in (
     (operator.add, "fadd"),
     (operator.sub, "fsub"),
     (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
 ):
     _register(_symbol, _instruction)
 

@@ -14,6 +14,21 @@ from torch.nn import functional as F
 from hymunet.scan.operator import selective_scan_with_states
 
 
+def initial_dt_bias(
+    shape: tuple[int, ...],
+    dt_min: float = 0.001,
+    dt_max: float = 0.1,
+    dt_init_floor: float = 0.0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Biases whose softplus, the first step sizes, is log-uniform in [dt_min, dt_max] and not below
+    `dt_init_floor`; Gu & Dao 2023, section 3.6."""
+    spread = math.log(dt_max) - math.log(dt_min)
+    dt = torch.exp(torch.rand(shape, device=device) * spread + math.log(dt_min))
+    dt = dt.clamp(min=dt_init_floor)
+    return dt + torch.log(-torch.expm1(-dt))  # the inverse of softplus
+
+
 class Mamba(nn.Module):
     """A causal Mamba layer over tokens, (batch, length, d_model) -> the same shape.
 
@@ -96,10 +111,9 @@ class Mamba(nn.Module):
                 self.dt_proj.weight.fill_(bound)
             else:
                 self.dt_proj.weight.uniform_(-bound, bound)
-            spread = math.log(dt_max) - math.log(dt_min)
-            dt = torch.exp(torch.rand(inner, device=device) * spread + math.log(dt_min))
-            dt = dt.clamp(min=dt_init_floor)
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+            self.dt_proj.bias.copy_(
+                initial_dt_bias((inner,), dt_min, dt_max, dt_init_floor, device)
+            )
 
     def forward(self, hidden_states: Tensor, inference_params: object | None = None) -> Tensor:
         if inference_params is not None:
