@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hymunet.network.hymunet import hymunet_base as hymunet_base
     from hymunet.network.hymunet import hymunet_small as hymunet_small
     from hymunet.network.hymunet import hymunet_tiny as hymunet_tiny
+    from hymunet.network.pretrained import pretrained_names as pretrained_names
     from hymunet.scan import selective_scan as selective_scan
     from hymunet.training.options import TrainOptions as TrainOptions
     from hymunet.workflows.train import train as train
@@ -33,6 +34,7 @@ _WHERE = {
     "hymunet_small": "hymunet.network.hymunet",
     "hymunet_tiny": "hymunet.network.hymunet",
     "predict": "hymunet.inference.predict",
+    "pretrained_names": "hymunet.network.pretrained",
     "selective_scan": "hymunet.scan",
     "train": "hymunet.workflows.train",
 }

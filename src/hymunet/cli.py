@@ -22,6 +22,23 @@ VERBS = {
         "hymunet.evaluation.evaluate:evaluate",
         "Judge a model, or any tool's masks, against reference masks.",
     ),
+    "card": (
+        "hymunet.evaluation.card:card",
+        "Write a model's card: data, licence, recipe, scores, known failures.",
+    ),
+    "models": ("hymunet.network.pretrained:models", "List the models that come with the package."),
+    "calibrate": (
+        "hymunet.evaluation.calibrate:calibrate",
+        "Check a model's probabilities, choose its threshold.",
+    ),
+    "robustness": (
+        "hymunet.evaluation.robustness:robustness",
+        "Measure what blur, light, hair, turns cost a model.",
+    ),
+    "reproduce": (
+        "hymunet.workflows.reproduce:reproduce",
+        "Repeat published results: raw data to table in one command.",
+    ),
     "info": ("hymunet.network.info:info", "Show what a preset or a model is made of, costs, sees."),
 }
 

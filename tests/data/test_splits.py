@@ -12,6 +12,7 @@ from hymunet.data.splits import (
     Split,
     load_split,
     make_split,
+    read_split,
     save_split,
     split_from_table,
 )
@@ -133,6 +134,55 @@ def test_a_given_split_is_checked():
     ):
         with pytest.raises(HyMUNetError, match=words):
             split_from_table(ids, table)
+
+
+def test_a_split_file_is_a_table_or_the_split_of_a_run(tmp_path):
+    ids = ["a", "b", "c", "d"]
+    table, saved = tmp_path / "parts.csv", tmp_path / "split.json"
+    table.write_text("case;split\nb;training\na;Validation\nc;test\n")
+    split = read_split(table, ids)  # d is in no part
+    assert (split.train, split.val, split.test) == (("b",), ("a",), ("c",))
+    assert (split.seed, split.notes) == (None, (f"as given by {table}",))
+    save_split(saved, Split(("b",), ("a",), ("c",), 7, ("drawn with seed 7",)))
+    again = read_split(saved, ids)
+    assert (again.train, again.val, again.test) == (("b",), ("a",), ("c",))
+    assert (again.seed, again.notes) == (7, (f"as given by {saved}", "drawn with seed 7"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.csv", "case,split\na,train\nz,val\n", r"x\.csv names 1 cases .* not have: z"),
+        ("x.csv", "case,split\na,train\nb,train\n", r"x\.csv gives no case to val"),
+        ("x.csv", "case,split\na,val\n", r"x\.csv gives no case to train"),
+        ("x.csv", "case,split\na,train\nb,dev\n", r"x\.csv names the parts 'dev'; expected train"),
+        ("x.csv", "case,split\na,train\na,val\n", r"x\.csv names cases twice: a"),
+        ("x.csv", "image,mask\na,b\n", r"x\.csv has the columns .*; expected case and split"),
+        ("x.json", "{}", r"x\.json is not a split"),
+        (
+            "x.json",
+            '{"train": ["a"], "val": ["z"], "test": [], "seed": 1, "notes": []}',
+            r"x\.json names 1 cases that the data do not have: z",
+        ),
+        (
+            "x.json",
+            '{"train": ["a"], "val": [], "test": ["b"], "seed": 1, "notes": []}',
+            r"x\.json gives no case to val",
+        ),
+    ],
+)
+def test_split_files_that_do_not_fit_the_data_are_refused(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(HyMUNetError, match=words):
+        read_split(tmp_path / name, ["a", "b"])
+
+
+def test_a_split_file_that_is_not_there_or_a_folder_is_refused(tmp_path):
+    for name in ("gone.csv", "gone.json"):
+        with pytest.raises(HyMUNetError, match=rf"{name} cannot be read"):
+            read_split(tmp_path / name, ["a", "b"])
+    with pytest.raises(HyMUNetError, match=r"is a folder; expected a split file: .* split\.json"):
+        read_split(tmp_path, ["a", "b"])
 
 
 def test_saved_splits_come_back(tmp_path):

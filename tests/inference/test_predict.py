@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hymunet import HyMUNet, Predictor
+from hymunet import HyMUNet, Predictor, pretrained_names
 from hymunet.cli import main
 from hymunet.data.image_io import read_image
 from hymunet.errors import HyMUNetError
 from hymunet.inference.overlay import draw_overlay
 from hymunet.inference.predict import predict
-from hymunet.network.model_file import save_model
+from hymunet.network.model_file import read_info, save_model
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}
 
@@ -65,8 +65,12 @@ def test_measurements_as_csv_and_json(folder, toy_file, output):
     assert len(report.measurements) == 3
     written = json.loads((output / "measurements.json").read_text())
     assert written == {
-        "measurements": report.measurements, "failed": {}, "model": str(toy_file)
-    }  # fmt: skip
+        "measurements": report.measurements,
+        "failed": {},
+        "model": str(toy_file),
+        "licence": "CC0-1.0",
+        "domain": None,
+    }
     with open(output / "measurements.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row, expected in zip(rows, report.measurements, strict=True):
@@ -333,7 +337,7 @@ def test_exit_codes(folder, toy_file, output, tmp_path, capsys):
     command = ["predict", str(folder), "--model", str(toy_file), "--output", str(output)]
     assert main([*command, "--overlay", "--threshold", "0.4"]) == 0
     shown = " ".join(capsys.readouterr().err.split())
-    assert "trained on drawn lesions (7 cases); licence: CC0-1.0" in shown
+    assert f"model {toy_file}: trained on drawn lesions (7 cases) licence: CC0-1.0" in shown
     assert "3 of 3 images segmented" in shown
     cut_short(folder / "a.png")
     assert main(command) == 1
@@ -350,6 +354,24 @@ def test_json_on_the_command_line_is_all_of_standard_output(folder, toy_file, ou
     printed = capsys.readouterr().out
     assert printed == (output / "measurements.json").read_text()
     assert list(json.loads(printed)["failed"]) == [str(folder / "c.tif")]
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_a_packaged_model_by_its_name(folder, output, name, capsys, monkeypatch, tmp_path):
+    """Its terms are said once, on standard error, and stand in what machines read."""
+    info = read_info(name)
+    monkeypatch.chdir(tmp_path)  # names do not depend on where one is
+    command = ["predict", str(folder / "a.png"), "--model", name, "--output", str(output)]
+    assert main([*command, "--json"]) == 0
+    printed, said = capsys.readouterr()
+    results = json.loads(printed)
+    assert (results["model"], results["licence"]) == (name, info["licence"])
+    assert results["domain"] == info["domain"]
+    for words in (f"model {name}: for {info['domain']}", f"licence: {info['licence']}",
+                  "not a medical device"):  # fmt: skip
+        assert said.count(words) == 1, words
+    mask = png(output / "a.png")
+    np.testing.assert_array_equal(mask, Predictor(name)(folder / "a.png").mask * 255)
 
 
 def test_names_with_brackets_and_other_letters(folder, toy_file, tmp_path, capsys):

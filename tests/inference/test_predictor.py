@@ -378,10 +378,13 @@ def test_a_device_that_is_not_there(toy):
 
 
 def test_a_model_says_what_it_is_for(toy_file):
-    words = describe_model(Predictor(toy_file).info)
-    assert "trained on drawn lesions (7 cases); licence: CC0-1.0" in words
-    assert "not a medical device" in words
-    assert "licence: not stated" in describe_model({})
+    about, terms = describe_model(Predictor(toy_file).info)
+    assert about == "trained on drawn lesions (7 cases)"
+    assert terms == "licence: CC0-1.0; research use only, not a medical device"
+    assert describe_model({})[1].startswith("licence: not stated")
+    about, terms = describe_model({"domain": "moles", "licence": "CC-BY-NC-4.0"})
+    assert about.startswith("for moles; trained on unknown data")
+    assert terms.startswith("licence: CC-BY-NC-4.0, no commercial use; research use only")
 
 
 HUGE = """

@@ -53,3 +53,32 @@ def test_the_optimiser_follows_the_schedule():
         optimiser.step()
         schedule.step()
     assert rates == pytest.approx([0.5 * warmup_cosine(step, 10, 0.2) for step in range(10)])
+
+
+def test_a_part_with_a_rate_of_its_own_is_two_groups_behind_the_others():
+    network = HyMUNet(3, 1, **TOY)
+    both = parameter_groups(network, 0.1)
+    groups = parameter_groups(network, 0.1, old=network.encoder, old_rate=0.25)
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.1, 0.0]
+    assert [group.get("lr") for group in groups] == [None, None, 0.25, 0.25]
+    encoder = {id(p) for p in network.encoder.parameters()}
+    members = [{id(p) for p in group["params"]} for group in groups]
+    assert members[2] | members[3] == encoder
+    # what decays and what does not is decided as ever, and nothing is lost or there twice
+    assert [members[0] | members[2], members[1] | members[3]] == [
+        {id(p) for p in group["params"]} for group in both
+    ]
+    assert sum(map(len, members)) == len(list(network.parameters()))
+    # without a rate of its own it is no part
+    assert len(parameter_groups(network, 0.1, old=network.encoder)) == 2
+
+
+def test_every_group_follows_the_schedule_from_its_own_peak():
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    optimiser, schedule = make_optimiser(layers, 0.5, 0.1, 10, 0.2, layers[0], 0.5 * 0.1)
+    for step in range(10):
+        factor = warmup_cosine(step, 10, 0.2)
+        rates = [group["lr"] for group in optimiser.param_groups]
+        assert rates == [0.5 * factor] * 2 + [0.5 * 0.1 * factor] * 2
+        optimiser.step()
+        schedule.step()

@@ -6,7 +6,14 @@ import pytest
 import yaml
 
 from hymunet.errors import HyMUNetError
-from hymunet.training.options import TrainOptions, config_text, read_config, run_settings
+from hymunet.training.options import (
+    TrainOptions,
+    config_text,
+    model_name,
+    read_config,
+    run_settings,
+    with_defaults,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +35,16 @@ from hymunet.training.options import TrainOptions, config_text, read_config, run
             {"cross_entropy_weight": 0.0, "dice_weight": 0.0, "boundary_weight": 0.0},
             "not all 0",
         ),
+        ({"freeze_encoder": True}, r"freeze_encoder is about .* name it by init \(--init MODEL\)"),
+        ({"encoder_rate": 0.1}, "encoder_rate is about the encoder of a trained model"),
+        (
+            {"init": "x", "encoder_rate": 0.0},
+            "above 0 and at most 1, not 0.0; .* is freeze_encoder",
+        ),
+        ({"init": "x", "encoder_rate": 1.5}, "above 0 and at most 1, not 1.5"),
+        ({"init": "x", "encoder_rate": float("nan")}, "above 0 and at most 1, not nan"),
+        ({"init": "x", "encoder_rate": 0.1, "freeze_encoder": True}, "contradict each other"),
+        ({"init": ""}, "init is empty"),
     ],
 )
 def test_impossible_values_are_refused(values, words):
@@ -59,3 +76,61 @@ def test_unknown_entries_and_broken_files_are_refused(tmp_path):
         read_config(path)
     with pytest.raises(HyMUNetError, match="no configuration file"):
         read_config(tmp_path / "missing.yaml")
+
+
+def test_from_scratch_defaults_are_filled_in_and_from_a_model_its_own_are_left_open():
+    options = TrainOptions()
+    assert (options.preset, options.stages, options.skip) == ("tiny", "CCMM", "mgf")
+    options = TrainOptions(init="isic2018-small")
+    assert (options.preset, options.stages, options.skip) == (None, None, None)
+    assert TrainOptions(init=Path("run")).init == "run"
+
+
+def test_a_model_is_named_by_its_path_and_packaged_weights_by_their_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-run").mkdir()
+    for given, kept in (
+        ("isic2018-small", "isic2018-small"),
+        ("a-run", str(tmp_path / "a-run")),
+        ("gone.safetensors", str(tmp_path / "gone.safetensors")),
+        ("gone/run", str(tmp_path / "gone" / "run")),
+    ):
+        options = TrainOptions(init=given, freeze_encoder=True)
+        text = config_text(
+            run_settings(options, tmp_path, Path("run"), split_file=Path("parts.csv"))
+        )
+        (tmp_path / "config.yaml").write_text(text)
+        values = read_config(tmp_path / "config.yaml")
+        assert values.pop("split_file") == str(tmp_path / "parts.csv")
+        assert values["init"] == kept
+        assert "null" not in text  # what is not given is not there
+        del values["data"], values["output"]
+        assert TrainOptions(**values) == TrainOptions(init=kept, freeze_encoder=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("isic2018-small", "isic2018-small"),
+        ("models/v1.2.safetensors", "v1.2"),
+        ("runs/moles-tiny-seed0", "moles-tiny-seed0"),
+        ("runs/moles-tiny-seed0/", "moles-tiny-seed0"),
+        ("runs/moles-tiny-seed0/best.safetensors", "moles-tiny-seed0"),
+    ],
+)
+def test_a_model_is_called_by_its_file_or_its_run(model, name):
+    assert model_name(model) == name
+    assert TrainOptions(init=model).start == f"from-{name}"
+
+
+def test_a_run_without_a_model_is_called_by_its_preset():
+    assert TrainOptions().start == "tiny"
+    assert TrainOptions(preset="base").start == "base"
+
+
+def test_options_younger_than_a_configuration_have_their_defaults():
+    old = {"data": "x", "preset": "tiny", "epochs": 7}
+    values = with_defaults(old)
+    assert old.items() <= values.items()
+    assert (values["freeze_encoder"], values["encoder_rate"]) == (False, 1.0)
+    assert "init" not in values

@@ -17,7 +17,7 @@ _STICKERS = np.array(
 )
 
 
-class _Ink:
+class Ink:
     """A canvas of lines in frame coordinates, drawn larger and averaged down to a soft alpha."""
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -48,7 +48,7 @@ class _Ink:
         return np.asarray(small, np.float32) / np.float32(255)
 
 
-def _blend(picture: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
+def blend(picture: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
     """picture += alpha (colour - picture), in place."""
     for channel in range(3):
         picture[channel] += alpha * (np.float32(colour[channel]) - picture[channel])
@@ -61,7 +61,7 @@ def _add_hairs(picture: np.ndarray, rng: np.random.Generator, half: np.ndarray) 
     if count == 0:
         return
     size = (picture.shape[1], picture.shape[2])
-    dark, light = _Ink(size), _Ink(size)
+    dark, light = Ink(size), Ink(size)
     heading = rng.uniform(0, 2 * np.pi)
     pale = rng.random() < 0.3
     steps = 24
@@ -84,15 +84,15 @@ def _add_hairs(picture: np.ndarray, rng: np.random.Generator, half: np.ndarray) 
     shift = max(1, round(0.004 * float(np.sqrt(size[0] * size[1]))))
     if min(size) > shift:
         picture[:, shift:, shift:] *= 1 - np.float32(0.16) * cover[:-shift, :-shift]
-    _blend(picture, cover, colour)
-    _blend(picture, light.alpha(), np.array([228, 206, 178]))
+    blend(picture, cover, colour)
+    blend(picture, light.alpha(), np.array([228, 206, 178]))
 
 
 def _add_ruler(
     picture: np.ndarray, rng: np.random.Generator, half: np.ndarray, shape: LesionShape
 ) -> None:
     """A millimetre scale along one side, on the half of the frame away from the lesion."""
-    ink = _Ink((picture.shape[1], picture.shape[2]))
+    ink = Ink((picture.shape[1], picture.shape[2]))
     upright = rng.random() < 0.3
     along = 1 if not upright else 0
     across = 1 - along
@@ -122,7 +122,7 @@ def _add_ruler(
         strokes = corner + letter[:, :1] * up + (letter[:, 1:] + 0.032 * k) * right
         ink.line(strokes, thick * 0.8, 0.85)
     colour = np.array([34, 30, 30]) if rng.random() < 0.85 else np.array([232, 230, 224])
-    _blend(picture, ink.alpha(), colour)
+    blend(picture, ink.alpha(), colour)
 
 
 def _add_pen(
@@ -133,7 +133,7 @@ def _add_pen(
     shape: LesionShape,
 ) -> None:
     """A surgeon's violet pen line around the lesion, patchy as ink on skin is."""
-    ink = _Ink((picture.shape[1], picture.shape[2]))
+    ink = Ink((picture.shape[1], picture.shape[2]))
     begin, sweep = rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 5.0)
     angle = begin + np.linspace(0, sweep, 60)
     wobble = 1 + 0.05 * np.sin(3 * angle + rng.uniform(0, 6)) + 0.03 * np.sin(7 * angle)
@@ -141,10 +141,10 @@ def _add_pen(
     path = np.stack([np.sin(angle), np.cos(angle)], 1) * distance[:, None] + shape.centre
     ink.line(path, rng.uniform(0.012, 0.024), 1.0)
     patchy = smooth_step(-1.0, 1.2, smooth_noise(rng, y, x, 46.0) + smooth_noise(rng, y, x, 9.0))
-    _blend(picture, np.float32(0.75) * ink.alpha() * patchy, np.array([98, 76, 148]))
+    blend(picture, np.float32(0.75) * ink.alpha() * patchy, np.array([98, 76, 148]))
 
 
-def _add_bubbles(
+def add_bubbles(
     picture: np.ndarray, rng: np.random.Generator, y: np.ndarray, x: np.ndarray, half: np.ndarray
 ) -> None:
     """Air in the gel: a bright ring, a dim inside, a glint."""
@@ -174,9 +174,7 @@ def _add_bubbles(
             )
             / np.float32(0.02)
         )
-        _blend(
-            patch, np.clip(bright + np.float32(0.8 * strength) * spot, 0, 1), np.array([252] * 3)
-        )
+        blend(patch, np.clip(bright + np.float32(0.8 * strength) * spot, 0, 1), np.array([252] * 3))
 
 
 def _add_sticker(
@@ -221,7 +219,7 @@ def _add_glare(
         area += np.exp(
             -((y - np.float32(row)) ** 2 + (x - np.float32(column)) ** 2) / np.float32(spread**2)
         )
-    _blend(picture, np.clip(np.float32(1.2) * spots * area, 0, 0.9), np.array([250, 248, 246]))
+    blend(picture, np.clip(np.float32(1.2) * spots * area, 0, 0.9), np.array([250, 248, 246]))
 
 
 def add_distractors(
@@ -241,7 +239,7 @@ def add_distractors(
         _add_sticker(picture, rng, y, x, half, shape)
     _add_hairs(picture, rng, half)
     if bubbles < 0.3:
-        _add_bubbles(picture, rng, y, x, half)
+        add_bubbles(picture, rng, y, x, half)
 
 
 def add_lens_corners(
@@ -259,4 +257,4 @@ def add_lens_corners(
     if not wanted or needed > radius:
         return
     r = np.hypot(y - np.float32(centre[0]), x - np.float32(centre[1]))
-    _blend(picture, smooth_step(radius, radius + softness, r), np.array([7, 5, 7]))
+    blend(picture, smooth_step(radius, radius + softness, r), np.array([7, 5, 7]))

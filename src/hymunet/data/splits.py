@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hymunet.data.masks_io import listed
-from hymunet.data.tables import check_table, repeated
+from hymunet.data.tables import check_table, read_table_of_parts, repeated
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_text
 
@@ -153,24 +153,54 @@ def _apportion(weights: Sequence[int], fractions: Sequence[float]) -> list[int]:
     return parts
 
 
-def split_from_table(ids: Sequence[str], table: Mapping[str, str]) -> Split:
+def read_split(path: Path, ids: Sequence[str]) -> Split:
+    """The split that a file names, for cases that need not all be in it.
+
+    Args:
+        path: A CSV table with the columns case and split, or the split.json of a run.
+        ids: All case ids of the data; cases that the file leaves out are in no part.
+
+    Raises:
+        HyMUNetError: If the file is missing, broken or of another kind, names a case that the data
+            do not have, or gives no case to train or to val.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise HyMUNetError(
+            f"{path} is a folder; expected a split file: a CSV table with the columns case and "
+            "split, or the split.json of a run"
+        )
+    if path.suffix.lower() == ".json":
+        split = load_split(path)
+        table = {id: part for part in PARTS for id in getattr(split, part)}
+        seed, notes = split.seed, split.notes
+    else:
+        table, seed, notes = read_table_of_parts(path), None, ()
+    split = split_from_table(list(set(ids) & set(table)), table, str(path))
+    return Split(split.train, split.val, split.test, seed, (f"as given by {path}", *notes))
+
+
+def split_from_table(
+    ids: Sequence[str], table: Mapping[str, str], where: str = "the split"
+) -> Split:
     """A split that was given, case id -> part, checked against the cases.
 
     Args:
         ids: All case ids.
         table: Part of each; "training", "validation" and "testing" are understood as well.
+        where: What `table` is called in errors.
 
     Raises:
         HyMUNetError: If a case is missing or unknown, a part has another name, or train or val
             is empty.
     """
-    parts = check_table(ids, table, "the split")
+    parts = check_table(ids, table, where)
     chosen = {part: [id for id in parts if parts[id] == part] for part in PARTS}
     for part in ("train", "val"):
         if not chosen[part]:
             raise HyMUNetError(
-                f"the split gives no case to {part}; expected some: name them in the split table "
-                "(the best epoch is chosen on val, never on test)"
+                f"{where} gives no case to {part}; expected some: name them there (the best epoch "
+                "is chosen on val, never on test)"
             )
     return _split(chosen, None, ["as given by the data's split table"])
 

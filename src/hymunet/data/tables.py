@@ -177,6 +177,16 @@ def read_split_table(path: Path, ids: Iterable[str]) -> dict[str, str]:
     Raises:
         HyMUNetError: If a column is missing, a case stands in it twice, or the names do not fit.
     """
+    return check_table(ids, read_table_of_parts(path), str(path))
+
+
+def read_table_of_parts(path: Path) -> dict[str, str]:
+    """Case id -> name of its part, neither checked, from a CSV file with the columns case and
+    split.
+
+    Raises:
+        HyMUNetError: If a column is missing or a case stands in it twice.
+    """
     columns, rows = read_table(path)
     if "case" not in columns or "split" not in columns:
         raise HyMUNetError(f"{path} has the columns {listed(columns)}; expected case and split")
@@ -185,7 +195,7 @@ def read_split_table(path: Path, ids: Iterable[str]) -> dict[str, str]:
         raise HyMUNetError(
             f"{path} names cases twice: {listed(repeated(cases))}; keep one row each"
         )
-    return check_table(ids, {row["case"]: row["split"] for row in rows}, str(path))
+    return {row["case"]: row["split"] for row in rows}
 
 
 def repeated(names: Sequence[str]) -> list[str]:

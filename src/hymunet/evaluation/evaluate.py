@@ -1,12 +1,8 @@
 """`hymunet evaluate`: scores masks against a reference, case by case, on the original pixels."""
 
-import csv
-import io
-import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +10,14 @@ import numpy as np
 
 from hymunet.data.case import Case
 from hymunet.errors import HyMUNetError
+from hymunet.evaluation import tables
+from hymunet.evaluation.held_out import held_out
 from hymunet.evaluation.provenance import record
-from hymunet.evaluation.seen import KnownCases, known_cases, refusal
+from hymunet.evaluation.seen import KnownCases, known_cases
 from hymunet.evaluation.sources import Source, find_source
 from hymunet.evaluation.strata import describe
 from hymunet.evaluation.summary import summarise
-from hymunet.evaluation.truth import Truth, find_cases, read_pixels, read_truth
+from hymunet.evaluation.truth import Truth, find_cases, read_pixels
 from hymunet.extras import require
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.case import case_metrics
@@ -51,6 +49,7 @@ def evaluate(
     *,
     output: Path | None = None,
     split: str | None = None,
+    split_file: Path | None = None,
     images: Path | None = None,
     masks: Path | None = None,
     force: bool = False,
@@ -65,11 +64,14 @@ def evaluate(
     images and the pooled value are both given. A case that the model was trained on is refused.
 
     Args:
-        prediction: A model file, a run folder (its best.safetensors) or a folder of masks, which
-            are matched to the cases by name (a suffix such as _mask or _seg is ignored).
+        prediction: A model file, a run folder (its best.safetensors), a packaged model's name
+            (`hymunet models` lists them) or a folder of masks, which are matched to the cases by
+            name (a suffix such as _mask or _seg is ignored).
         truth: A data set in any layout that training takes, or a plain folder of masks.
         output: Folder for cases.csv, metrics.json and report.html; without it nothing is written.
         split: Only this part of the data: train, val or test.
+        split_file: A table (columns case and split) or the split.json of any run that says which
+            case is in which part; default: the run's own split, else the data's split.csv.
         images: Folder of images, when it has no usual name.
         masks: Folder of reference masks, when it has no usual name.
         force: Score cases the model was trained on as well; the report says so.
@@ -89,7 +91,7 @@ def evaluate(
     if output is not None:
         require("train", "a report (--output)", "matplotlib", "jinja2")
     prediction, truth = str(prediction), Path(truth)
-    dataset, cases, notes = find_cases(truth, prediction, split, images, masks)
+    dataset, cases, notes = find_cases(truth, prediction, split, images, masks, split_file)
     source = find_source(prediction, cases, dataset, num_labels, device, tta)
     known = known_cases(source.info)
     if output is not None:
@@ -99,8 +101,8 @@ def evaluate(
     median = ((source.info or {}).get("training") or {}).get("contrast_median")
     summary, summary_notes = summarise(rows, median, known.val_chose)
     options: dict[str, str | Path | int | None] = {
-        "images": images, "masks": masks, "split": split, "num_labels": num_labels,
-        "force": force, "device": device, "tta": tta, "output": output,
+        "images": images, "masks": masks, "split": split, "split_file": split_file,
+        "num_labels": num_labels, "force": force, "device": device, "tta": tta, "output": output,
     }  # fmt: skip
     summary = {
         "prediction": source.name,
@@ -111,6 +113,10 @@ def evaluate(
         **summary,
         "made": record(prediction, truth, options, time.perf_counter() - started),
     }
+    if source.info is not None:
+        from hymunet.network.model_file import model_identity
+
+        summary["model"] = model_identity(prediction)
     notes = [*notes, *known.notes(seen), *summary_notes]
     evaluation = Evaluation(rows, summary, notes, None, {case.id: case for case in cases})
     if output is not None:
@@ -129,27 +135,15 @@ def _score_all(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of all cases, and case id -> "train", "val" or "" for what the model has met.
 
-    Each image is read once, for the check and for the score. After the first case that must be
-    refused nothing is predicted any more: the others are only checked, so that all are named.
-
     Raises:
         HyMUNetError: If a case was trained on, unless `force`.
     """
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
-    refused = False
-    for case in _progress(cases):
-        if refused:
-            seen[case.id] = known.part_of(read_pixels(case, source.in_channels))
-            continue
-        truth = read_truth(case, source.in_channels, len(source.classes) + 1)
-        part = seen[case.id] = known.part_of(truth.image)
-        refused = part == "train" and not force
-        if not refused:
-            predicted = source.predict(case, truth.image)
-            rows += score_case(case, truth, predicted, source.classes, part, source.nested)
-    if refused:
-        raise refusal(seen)
+    num_labels, label = len(source.classes) + 1, f"scoring {len(cases)} cases"
+    for case, truth in held_out(cases, source.in_channels, num_labels, known, seen, force, label):
+        predicted = source.predict(case, truth.image)
+        rows += score_case(case, truth, predicted, source.classes, seen[case.id], source.nested)
     return rows, seen
 
 
@@ -196,20 +190,12 @@ def score_case(
     return rows
 
 
-def _progress(cases: Sequence[Case]) -> Iterable[Case]:
-    from rich.console import Console
-    from rich.progress import track
-
-    # on stderr: --json leaves stdout to machines
-    return track(cases, f"scoring {len(cases)} cases", console=Console(stderr=True), transient=True)
-
-
 def _write(folder: Path, evaluation: Evaluation, source: Source) -> None:
     """Writes cases.csv, metrics.json and report.html, and notes where the report is."""
     # the report is the package's only user of jinja2 and matplotlib: loaded when it is wanted
     from hymunet.evaluation.report import write_report
 
-    write_text(folder / "cases.csv", _as_csv(evaluation.cases))
+    write_text(folder / "cases.csv", tables.as_csv(evaluation.cases))
     write_text(folder / "metrics.json", as_json(evaluation))
 
     def predict(case: Case) -> np.ndarray:
@@ -221,23 +207,4 @@ def _write(folder: Path, evaluation: Evaluation, source: Source) -> None:
 
 def as_json(evaluation: Evaluation) -> str:
     """The summary and the notes as JSON; what is not finite becomes null."""
-    content = _finite(evaluation.summary | {"notes": evaluation.notes})
-    return dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return tables.as_json(evaluation.summary | {"notes": evaluation.notes})

@@ -18,6 +18,7 @@ def record(
     truth: Path,
     options: Mapping[str, str | Path | int | None],
     seconds: float,
+    verb: str = "evaluate",
 ) -> dict[str, Any]:
     """Command, date, duration, machine and versions of an evaluation, for report and metrics.json.
 
@@ -26,6 +27,7 @@ def record(
         truth: Second argument.
         options: Options by their Python names; True is a flag, None and False were not given.
         seconds: How long it took.
+        verb: The command that was called.
     """
     versions = {"hymunet": __version__}
     for package in ("numpy", "scipy", "torch"):
@@ -34,7 +36,7 @@ def record(
         except PackageNotFoundError:
             continue
     return {
-        "command": _command(prediction, truth, options),
+        "command": _command(verb, prediction, truth, options),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds, 1),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -42,9 +44,11 @@ def record(
     }
 
 
-def _command(prediction: str, truth: Path, options: Mapping[str, str | Path | int | None]) -> str:
+def _command(
+    verb: str, prediction: str, truth: Path, options: Mapping[str, str | Path | int | None]
+) -> str:
     """The command as it can be typed into a POSIX shell."""
-    words = ["hymunet", "evaluate", prediction, str(truth)]
+    words = ["hymunet", verb, prediction, str(truth)]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if value is True:

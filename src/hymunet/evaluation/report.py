@@ -11,7 +11,7 @@ from hymunet.data.case import Case
 from hymunet.data.image_io import read_image, read_mask
 from hymunet.evaluation.formatting import format_interval, format_value, unit_of
 from hymunet.evaluation.provenance import how_made
-from hymunet.evaluation.seen import FORCED, OPTIMISTIC
+from hymunet.evaluation.seen import CUT, FORCED, OPTIMISTIC
 from hymunet.evaluation.strata import STRATA
 from hymunet.evaluation.summary import headline_means, mean_over_classes
 from hymunet.files import write_text
@@ -87,7 +87,7 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _is_warning(note: str) -> bool:
-    return note.startswith(FORCED) or OPTIMISTIC in note
+    return note.startswith(FORCED) or OPTIMISTIC in note or CUT in note
 
 
 def _charts(evaluation: "Evaluation", run: Path | None) -> "dict[str, list[Chart]]":

@@ -12,6 +12,7 @@ from hymunet.errors import HyMUNetError
 
 FORCED = "FORCED"
 OPTIMISTIC = "these cases chose the epoch: optimistic"
+CUT = "these cases chose the threshold: optimistic"
 WATCHED = "these cases were watched during training but chose nothing"
 
 
@@ -23,20 +24,27 @@ class KnownCases:
         train: Fingerprints (`case_hash`) of the cases it was trained on.
         val: Fingerprints of the validation part.
         val_chose: Whether the validation part decided which epoch's weights the model holds.
+        cut: Fingerprints of the cases that chose its threshold (`hymunet calibrate --write`).
         note: What a reader has to know when nothing can be compared.
     """
 
     train: frozenset[str] = frozenset()
     val: frozenset[str] = frozenset()
     val_chose: bool = True
+    cut: frozenset[str] = frozenset()
     note: str | None = None
 
     def part_of(self, image: Image | None) -> str:
-        """ "train", "val" or "" for an image that the model has not met, by all of its pixels."""
+        """What the model has met an image as, by all of its pixels: "train", "val", "threshold" for
+        one that chose the threshold and nothing else, or ""."""
         if image is None or not self.train:
             return ""
         found = case_hash(image.pixels)
-        return "train" if found in self.train else "val" if found in self.val else ""
+        if found in self.train:
+            return "train"
+        if found in self.cut and not (found in self.val and self.val_chose):
+            return "threshold"
+        return "val" if found in self.val else ""
 
     def notes(self, seen: Mapping[str, str]) -> list[str]:
         """What a reader has to know of the cases that were scored; `seen` as `part_of` gave it."""
@@ -47,6 +55,8 @@ class KnownCases:
                 f"{FORCED}: {trained} of {len(seen)} cases were trained on; "
                 "these numbers do not show how the model does on new images"
             )
+        if chose := count["threshold"]:
+            notes.append(f"{chose} of {len(seen)} cases are known to the model; {CUT}")
         if met := count["val"]:
             consequence = OPTIMISTIC if self.val_chose else WATCHED
             notes.append(f"{met} of {len(seen)} cases were in the validation part; {consequence}")
@@ -67,7 +77,8 @@ def known_cases(info: Mapping[str, Any] | None) -> KnownCases:
     if not train:
         note = "the model file lists no training cases: overlap with them was not checked"
         return KnownCases(note=note)
-    return KnownCases(train, val, _validation_chose(info))
+    cut = _fingerprints((info.get("calibration") or {}).get("cases"))
+    return KnownCases(train, val, _validation_chose(info), cut)
 
 
 def refusal(seen: Mapping[str, str]) -> HyMUNetError:

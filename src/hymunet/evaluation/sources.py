@@ -55,7 +55,7 @@ def find_source(
     """The model or the folder of masks that `prediction` names.
 
     Args:
-        prediction: A model file, a run folder or a folder of masks.
+        prediction: A model file, a run folder, a packaged model's name or a folder of masks.
         cases: Those to predict; each needs a mask when it is a folder of masks.
         dataset: All cases there are; a mask of none of them is refused.
         num_labels: Classes of a folder of masks with the background; None: 2.

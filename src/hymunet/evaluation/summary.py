@@ -1,6 +1,5 @@
 """Averages of the case table: per image and pooled, with intervals, by class and by stratum."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from hymunet.evaluation.strata import STRATA, STRATA_METRICS, add_bands, members
+from hymunet.evaluation.tables import mean_of
 from hymunet.metrics.case import METRICS
-from hymunet.metrics.statistics import bootstrap_mean, pooled
+from hymunet.metrics.statistics import pooled
 
 FEW_GROUPS = 30  # below it a percentile bootstrap covers the mean less often than it says
 
@@ -135,14 +135,7 @@ def headline_means(summary: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float | None]:
-    interval = bootstrap_mean([row[metric] for row in rows], [row["group"] for row in rows])
-    # one group has no interval: NaN there, None here, so that the summary is plain JSON
-    return {
-        name: None if math.isnan(value) else value
-        for name, value in (
-            ("mean", interval.mean), ("low", interval.low), ("high", interval.high)
-        )
-    }  # fmt: skip
+    return mean_of([row[metric] for row in rows], [row["group"] for row in rows])
 
 
 def _area(row: Mapping[str, Any], *counts: str) -> int:

@@ -9,7 +9,7 @@ from hymunet.data.case import Case
 from hymunet.data.formats import Dataset, find_dataset, read_case
 from hymunet.data.image_io import Image, read_image, read_mask, stem_of
 from hymunet.data.masks_io import is_volume, listed
-from hymunet.data.splits import load_split
+from hymunet.data.splits import PARTS, Split, load_split, read_split
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.sources import case_name, find_run, is_mask_folder, mask_files
 
@@ -37,6 +37,7 @@ def find_cases(
     split: str | None = None,
     images: Path | None = None,
     masks: Path | None = None,
+    split_file: Path | None = None,
 ) -> tuple[Dataset, list[Case], list[str]]:
     """The data set, its cases to score, and notes on what was chosen or left out.
 
@@ -44,16 +45,18 @@ def find_cases(
         truth: A data set in any layout that training takes; to be compared with a folder of masks
             also a plain folder of masks.
         prediction: As in `find_source`.
-        split: Only this part, by the run's own split when it knows the cases, else the data's.
+        split: Only this part: of `split_file`, else by the run's own split when it knows the cases,
+            else the data's.
         images: Folder of images, when it has no usual name.
         masks: Folder of reference masks, when it has no usual name.
+        split_file: A split.csv, or the split.json of a run; see `read_split`.
 
     Raises:
         HyMUNetError: If there are no such cases.
     """
     dataset = _find_truth(truth, is_mask_folder(Path(prediction)), images, masks)
     cases, notes = _labelled(dataset)
-    cases, split_notes = _choose(cases, dataset, split, find_run(Path(prediction)))
+    cases, split_notes = _choose(cases, dataset, split, find_run(Path(prediction)), split_file)
     return dataset, cases, [*dataset.notes, *notes, *split_notes]
 
 
@@ -118,25 +121,36 @@ def _labelled(dataset: Dataset) -> tuple[list[Case], list[str]]:
 
 
 def _choose(
-    cases: list[Case], dataset: Dataset, split: str | None, run: Path | None
+    cases: list[Case],
+    dataset: Dataset,
+    split: str | None,
+    run: Path | None,
+    split_file: Path | None,
 ) -> tuple[list[Case], list[str]]:
-    """The cases of the named part: by the run's own split when it knows them, else the data's."""
+    """The cases of the named part: of the split file, else by the run's own split when it knows
+    them, else the data's."""
     if split is None:
+        if split_file is not None:
+            raise HyMUNetError(
+                f"--split-file {split_file} says which case is in which part; say by --split which "
+                "part to score: train, val or test"
+            )
         return cases, []
-    parts = ("train", "val", "test")
-    if split not in parts:
+    if split not in PARTS:
         raise HyMUNetError(f"expected --split train, val or test, got {split!r}")
     known = {case.id for case in cases}
     table, origin = dataset.split, "the data's split.csv"
-    if run is not None and (run / "split.json").is_file():
-        saved = load_split(run / "split.json")
-        own = {name: part for part in parts for name in getattr(saved, part)}
+    if split_file is not None:
+        table = _parts(read_split(split_file, [case.id for case in dataset.cases]))
+        origin = split_file.name
+    elif run is not None and (run / "split.json").is_file():
+        own = _parts(load_split(run / "split.json"))
         if own.keys() & known:
             table, origin = own, "the run's split.json"
     if table is None:
         raise HyMUNetError(
             f"--split {split} needs a split, and {dataset.root} has no split.csv; "
-            "add one (columns case,split) or leave --split out"
+            "add one (columns case,split), name one by --split-file, or leave --split out"
         )
     wanted = {name for name, part in table.items() if part == split}
     if wanted - known:
@@ -148,3 +162,7 @@ def _choose(
         raise HyMUNetError(f"{origin} puts no case into {split}; choose another part")
     note = f"{len(wanted)} of {len(known)} cases: the part {split} of {origin}"
     return [case for case in cases if case.id in wanted], [note]
+
+
+def _parts(split: Split) -> dict[str, str]:
+    return {name: part for part in PARTS for name in getattr(split, part)}

@@ -60,7 +60,8 @@ def predict(
     Args:
         inputs: Files, folders and globs; a folder is searched with its subfolders, which the
             output repeats.
-        model: A model file (.safetensors) or a run folder.
+        model: A model file (.safetensors), a run folder, or the name of a model that comes with
+            the package (`hymunet models` lists them).
         output: Folder for the results; created when missing.
         probability: Also write `<stem>_probability.png`, 16-bit: 65535 is 1; with several output
             channels `<stem>_0_probability.png` and so on. Pictures only.
@@ -81,14 +82,17 @@ def predict(
     from hymunet.files import make_folder, write_text
     from hymunet.inference.predictor import Predictor, describe_model
     from hymunet.network.model_file import find_model
+    from hymunet.network.pretrained import pretrained_file
 
     console = Console(stderr=True)
     path, output = find_model(model), Path(output)
+    # a packaged model is called by its name: its path differs from installation to installation
+    name = str(model) if pretrained_file(model) == path else str(path)
     predictor = Predictor(path, device=device, threshold=threshold, tta=tta)
     config = predictor.config
     if config.spatial_dims == 3 and (probability or overlay):
         raise HyMUNetError(
-            f"probability maps and overlays are written for pictures only, and {path} segments "
+            f"probability maps and overlays are written for pictures only, and {name} segments "
             "volumes; leave --probability and --overlay out"
         )
     images = find_images(inputs)
@@ -99,7 +103,9 @@ def predict(
     _check_targets(inputs, targets, output)
     for folder in {output, *(files.mask.parent for files in targets.values())}:
         make_folder(folder)
-    say(console, f"model: {path}, {describe_model(predictor.info)}")
+    about, terms = describe_model(predictor.info)
+    say(console, f"model {name}: {about}")
+    say(console, terms)
     if others := find_others(inputs):
         say(
             console,
@@ -120,7 +126,13 @@ def predict(
         for row in prediction.measurements:
             report.measurements.append({"image": str(image), "mask": str(mask), **row})
     write_text(output / "measurements.csv", _as_csv(report.measurements))
-    summary = {"measurements": report.measurements, "failed": report.failed, "model": str(path)}
+    summary = {
+        "measurements": report.measurements,
+        "failed": report.failed,
+        "model": name,
+        "licence": predictor.info.get("licence"),
+        "domain": predictor.info.get("domain"),
+    }
     text = json_library.dumps(summary, indent=2)
     write_text(output / "measurements.json", text + "\n")
     if json:

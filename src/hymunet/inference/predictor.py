@@ -43,8 +43,9 @@ class Predictor:
     """A model ready to be applied: `Predictor("best.safetensors")("photo.jpg").mask`.
 
     Args:
-        model: A model file, a run folder (its best.safetensors), or a network (then `info` should
-            hold its preprocessing).
+        model: A model file, a run folder (its best.safetensors), the name of a packaged model
+            (`hymunet.pretrained_names()`), or a network (then `info` should hold its
+            preprocessing).
         device: `cpu`, `cuda`, ...; None takes CUDA when there is one.
         threshold: Probability from which a pixel belongs to a structure (sigmoid models); None
             takes the model file's, or 0.5.
@@ -239,12 +240,16 @@ def _is_out_of_memory(error: Exception) -> bool:
     return any(w in str(error) for w in ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED"))
 
 
-def describe_model(info: dict[str, Any]) -> str:
-    """One line on what a model is for, to be printed wherever it is used."""
+def describe_model(info: dict[str, Any]) -> list[str]:
+    """Two lines on what a model is for and under which terms, to be printed wherever it is used."""
     training = info.get("training", {})
     cases = len(info.get("cases", {}).get("train", []))
-    data = training.get("data", "unknown data")
+    trained = f"trained on {training.get('data', 'unknown data')} ({cases} cases)"
+    domain = info.get("domain")
     licence = info.get("licence") or "not stated: that of its training data applies"
-    return (
-        f"trained on {data} ({cases} cases); licence: {licence}; research use, not a medical device"
-    )
+    if "NC" in licence.split("-"):  # Creative Commons' own sign for it
+        licence += ", no commercial use"
+    return [
+        f"for {domain}; {trained}" if domain else trained,
+        f"licence: {licence}; research use only, not a medical device",
+    ]

@@ -55,11 +55,12 @@ class HyMUNet(nn.Module):
         return cls(**asdict(config))
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "HyMUNet":
-        """The network of a model file, in evaluation mode; see `hymunet.network.model_file`."""
+    def from_pretrained(cls, model: str | Path) -> "HyMUNet":
+        """The network of a model file, a run folder or a packaged model (`hymunet models` lists
+        their names), in evaluation mode; see `hymunet.network.model_file`."""
         from hymunet.network.model_file import load_model
 
-        return load_model(path)[0]
+        return load_model(model)[0]
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Writes weights and architecture to one `.safetensors` file and returns its path."""

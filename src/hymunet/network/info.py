@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from hymunet.network.pretrained import headline_scores, score_text, scored_on
+
 
 def info(
     model: Path | None = None,
@@ -21,7 +23,9 @@ def info(
     """Shows a network: parameters, multiply-adds, receptive field, a row a stage.
 
     Args:
-        model: A model file; its metadata is shown too. Without it: the preset.
+        model: A model file, a run folder or a packaged model's name (`hymunet models` lists them):
+            what it is for and how good it is are shown too, all of its metadata with --json.
+            Without it: the preset.
         preset: Size of the network.
         in_channels: Channels of the image.
         num_classes: Output channels.
@@ -29,7 +33,7 @@ def info(
         stages: A letter a stage: C convolution, M Visual Mamba, A attention.
         skip: How encoder features reach the decoder.
         image_size: Side of the image for which multiply-adds are counted, rounded up to what the
-            network takes; default: 256, and 64 for volumes.
+            network takes; default: the model's own, else 256, and 64 for volumes.
         json: Print JSON instead of a table.
 
     Raises:
@@ -50,7 +54,8 @@ def info(
             in_channels, num_classes, spatial_dims=spatial_dims, stages=stages, skip=skip
         )
     if image_size is None:
-        image_size = 256 if network.config.spatial_dims == 2 else 64
+        own = (metadata.get("preprocess") or {}).get("image_size")
+        image_size = max(own) if own else 256 if network.config.spatial_dims == 2 else 64
     if image_size < 1:
         raise HyMUNetError(f"image_size must be 1 pixel or more, not {image_size}")
     stride = network.config.stride
@@ -69,6 +74,7 @@ def _print(summary: Any, result: dict[str, Any], name: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     size = " x ".join(map(str, summary.image_size))
     table = Table(
@@ -108,4 +114,34 @@ def _print(summary: Any, result: dict[str, Any], name: str) -> None:
         highlight=False,
     )
     if result["metadata"]:
-        console.print_json(data=result["metadata"])
+        facts = Table(box=None, show_header=False, pad_edge=False)
+        facts.add_column(no_wrap=True)
+        facts.add_column()
+        for label, text in _essentials(result["metadata"]):
+            facts.add_row(label, Text(text))  # plain: brackets are no markup
+        console.print()
+        console.print(facts)
+
+
+def _essentials(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a user of a model has to know of it, as far as its file says it."""
+    training = metadata.get("training") or {}
+    preprocess = metadata.get("preprocess") or {}
+    options = training.get("options") or {}
+    size = preprocess.get("image_size")
+    shown = {
+        "for": metadata.get("domain"),
+        "licence": metadata.get("licence") or "not stated: that of its training data applies",
+        "use": "research only, not a medical device",
+        "finds": ", ".join(metadata.get("classes") or []),
+        "trained on": training.get("data"),
+        "split": training.get("split_sha256"),
+        "recipe": ", ".join(f"{name} {value}" for name, value in options.items()),
+        "network sees": f"{' x '.join(map(str, size))} px" if size else None,
+        "threshold": metadata.get("threshold", 0.5),
+    }
+    rows = [(label, str(value)) for label, value in shown.items() if value not in (None, "")]
+    for score in headline_scores(metadata):
+        scores = f"per-image Dice {score_text(score, 'dice')}, IoU {score_text(score, 'iou')}"
+        rows.append(("scores", f"{score['data']}, {scored_on(score)}: {scores}"))
+    return [*rows, ("more", "--json shows all of the metadata")]

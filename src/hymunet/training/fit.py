@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,28 @@ from hymunet.console import say
 from hymunet.data.cache import CaseCache, CaseFacts
 from hymunet.data.formats import Dataset, find_dataset
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.data.splits import Split, save_split
+from hymunet.data.splits import PARTS, Split, save_split
 from hymunet.errors import HyMUNetError
-from hymunet.network.hymunet import PRESETS, HyMUNet
+from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import read_info
 from hymunet.training.dataset import training_statistics
+from hymunet.training.initial import EncoderStaysAsItIs, Start, save_start, starting_network
 from hymunet.training.lightning_module import SegmentationTask
 from hymunet.training.loading import (
-    choose_split,
     contrast_median,
+    draw_split,
+    given_split,
     kind_of_images,
     make_loader,
     prepare,
+    refuse_known_cases,
 )
 from hymunet.training.options import TrainOptions, run_settings
 from hymunet.training.recorder import Recorder
 from hymunet.training.run_folder import RunFolder, machine_facts
 
-FEW_STEPS = 300  # below it networks of this kind tend to predict all or nothing
+# below it networks of this kind tend to predict all or nothing, from scratch and from a model
+FEW_STEPS, FEW_MORE_STEPS = 300, 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def fit(
     options: TrainOptions,
     images: Path | None = None,
     masks: Path | None = None,
+    split_file: Path | None = None,
     console: Console | None = None,
 ) -> FinishedRun:
     """Trains a network on `data` and writes the run folder `output`.
@@ -68,6 +73,7 @@ def fit(
         options: All settings.
         images: Folder of images, where it has no usual name.
         masks: Folder of masks, likewise.
+        split_file: Which case is in which part, see `read_split`; None: the data's own, else drawn.
         console: Where to report; None: standard error.
 
     Raises:
@@ -76,21 +82,29 @@ def fit(
     console = console or Console(stderr=True)
     dataset = find_dataset(data, images, masks)
     run = RunFolder(output)
-    settings = run_settings(options, data, output, images, masks)
+    settings = run_settings(options, data, output, images, masks, split_file)
     resuming = run.holds(settings)
     say(console, f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}")
     for note in dataset.notes:
         say(console, f"  {note}")
 
+    given, split_notes = given_split(run.split, dataset, split_file, resuming)
+    if given is not None:
+        used = {*given.train, *given.val, *given.test}
+        dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.id in used))
     in_channels, spatial_dims, arbitrary_units = kind_of_images(dataset.cases[0])
-    network = _build(options, in_channels, spatial_dims)
+    start = starting_network(options, in_channels, spatial_dims, run.init)
+    network = start.network
+    for note in start.notes:
+        say(console, note)
     geometry = _geometry(options, network, arbitrary_units)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
-    split, split_notes = choose_split(run.split, dataset, facts, options, resuming)
-    for note in split_notes:
+    split = given or draw_split(dataset.cases, facts, options.seed, start.cases)
+    for note in split_notes or split.notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
+    refuse_known_cases(split, facts, start.cases, start.origin.get("name", ""))
     provenance = run.read_provenance()
     if provenance.get("finished"):
         say(console, f"{run.path} is finished already; nothing to train")
@@ -125,18 +139,22 @@ def fit(
         run.start(settings)
     if not run.split.exists():
         save_split(run.split, split)
+    if start.origin and not run.init.exists():
+        save_start(run.init, start)
     provenance.update(
         machine_facts(device),
         data=str(data),
         dataset=dataset.name,
         cases=len(dataset.cases),
         split=split_summary(split),
-        split_sha256=_file_hash(run.split),
+        split_sha256=hashlib.sha256(run.split.read_bytes()).hexdigest(),
         parameters=sum(p.numel() for p in network.parameters()),
         finished=False,
     )
+    if start.origin:
+        provenance["init"] = start.origin
     run.write_provenance(provenance)
-    info = _model_info(dataset, split, facts, options, preprocess, provenance)
+    info = _model_info(dataset, split, facts, options, preprocess, provenance, start)
     info["training"]["contrast_median"] = contrast_median(
         train_cases, in_channels, network.config.num_labels
     )
@@ -145,18 +163,13 @@ def fit(
     if checkpoint is not None:
         say(console, f"resuming from {checkpoint}")
     else:
+        say(console, _announcement(options, start, provenance, len(loaders[0])))
+    needed, goal = (FEW_MORE_STEPS, "new images") if start.origin else (FEW_STEPS, "from scratch")
+    if task.total_steps < needed:
         say(
             console,
-            f"training {options.preset} ({provenance['parameters']:,} parameters) on "
-            f"{provenance['machine']['device']}, epochs: {options.epochs}, steps each: "
-            f"{len(loaders[0])}",
-        )
-    if task.total_steps < FEW_STEPS:
-        say(
-            console,
-            f"warning: {task.total_steps} optimisation steps in all are too few to learn from "
-            f"scratch (some hundreds are needed, {FEW_STEPS} as a rule): raise --epochs or lower "
-            "--batch-size",
+            f"warning: {task.total_steps} optimisation steps in all are too few to learn {goal} "
+            f"(at least {needed} as a rule): raise --epochs or lower --batch-size",
             "yellow",
         )
     say(console, "a line an epoch; * marks the best validation Dice so far")
@@ -202,20 +215,16 @@ def _finished(run: RunFolder, dataset: Dataset, split: Split) -> FinishedRun:
     )
 
 
-def _build(options: TrainOptions, in_channels: int, spatial_dims: int) -> HyMUNet:
-    several = options.structures > 1
-    # weights are a function of the seed; the caller's random state is left as it was
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        return PRESETS[options.preset](
-            in_channels,
-            options.structures + 1 if several else 1,
-            spatial_dims=spatial_dims,
-            activation="softmax" if several else "sigmoid",
-            stages=options.stages,
-            skip=options.skip,
-            drop_path=options.drop_path,
-        )
+def _announcement(
+    options: TrainOptions, start: Start, provenance: dict[str, Any], steps: int
+) -> str:
+    what = f"fine-tuning {start.origin['name']}" if start.origin else f"training {options.preset}"
+    still = sum(p.numel() for p in start.network.parameters() if not p.requires_grad)
+    frozen = f", {still:,} of them frozen" if still else ""
+    return (
+        f"{what} ({provenance['parameters']:,} parameters{frozen}) on "
+        f"{provenance['machine']['device']}, epochs: {options.epochs}, steps each: {steps}"
+    )
 
 
 def _geometry(options: TrainOptions, network: HyMUNet, arbitrary_units: bool) -> PreprocessConfig:
@@ -251,7 +260,7 @@ def _trainer(options: TrainOptions, device: torch.device, recorder: Recorder) ->
         devices=1,
         precision="bf16-mixed" if bfloat16 else "32-true",
         gradient_clip_val=options.clip,
-        callbacks=[recorder],
+        callbacks=[recorder, *([EncoderStaysAsItIs()] if options.freeze_encoder else [])],
         logger=False,
         enable_checkpointing=False,  # the recorder's are whole or not at all
         enable_progress_bar=False,
@@ -268,24 +277,24 @@ def _model_info(
     options: TrainOptions,
     preprocess: Preprocess,
     provenance: dict[str, Any],
+    start: Start,
 ) -> dict[str, Any]:
     hashes = {fact.id: fact.sha256 for fact in facts}
+    cases = {part: [hashes[id_] for id_ in getattr(split, part)] for part in PARTS}
+    # what the starting weights were trained on, this model was trained on as well
+    cases["train"] += sorted(start.cases - set(cases["train"]))
     one = options.structures == 1
     return {
         "preprocess": preprocess.to_dict(),
         "classes": ["foreground"] if one else [f"class {i + 1}" for i in range(options.structures)],
         "training": {
             "data": dataset.name,
-            "options": asdict(options),
+            # a path tells of the trainer's disk, nothing of the model
+            "options": asdict(options) | {"init": start.origin.get("name")},
             "split_sha256": provenance["split_sha256"],
+            **({"init": start.origin} if start.origin else {}),
         },
-        "cases": {
-            part: [hashes[id_] for id_ in getattr(split, part)] for part in ("train", "val", "test")
-        },
-        "licence": None,
+        "cases": cases,
+        "licence": start.origin.get("licence"),
         "versions": provenance["versions"],
     }
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

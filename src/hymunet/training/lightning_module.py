@@ -62,12 +62,15 @@ class SegmentationTask(lightning.LightningModule):
         return network
 
     def configure_optimizers(self) -> Any:
+        options, rate = self.options, self.options.learning_rate
         optimiser, schedule = make_optimiser(
             self.network,
-            self.options.learning_rate,
-            self.options.weight_decay,
+            rate,
+            options.weight_decay,
             self.total_steps,
-            self.options.warmup,
+            options.warmup,
+            old=self.network.encoder,
+            old_rate=rate * options.encoder_rate if options.encoder_rate != 1 else None,
         )
         return {
             "optimizer": optimiser,

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from hymunet.data.formats import Dataset, read_case
 from hymunet.data.image_io import read_image
 from hymunet.data.masks_io import listed
 from hymunet.data.preprocess import Preprocess
-from hymunet.data.splits import Split, load_split, make_split, split_from_table
+from hymunet.data.splits import Split, load_split, make_split, read_split, split_from_table
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
 from hymunet.training.dataset import CaseDataset, EpochSampler
@@ -78,47 +79,103 @@ def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[C
     return facts
 
 
-def choose_split(
-    path: Path,
-    dataset: Dataset,
-    facts: Sequence[CaseFacts],
-    options: TrainOptions,
-    resuming: bool,
-) -> tuple[Split, list[str]]:
-    """The split of a run, and what to say about it: the saved one when the run is resumed, else the
-    data's own, else a drawn one with near-duplicates kept together and lesion sizes balanced.
+def given_split(
+    saved: Path, dataset: Dataset, file: Path | None, resuming: bool
+) -> tuple[Split | None, list[str]]:
+    """The split of a run where there is one before its cases are read, and what to say about it:
+    the saved one when the run is resumed, else that of `file`, else the data's own; None: to draw.
 
     Raises:
-        HyMUNetError: If cases of the saved split are gone, or a part that is needed is empty.
+        HyMUNetError: If cases of the split are not in the data, or train or val is empty.
     """
-    if resuming and path.exists():
-        split = load_split(path)
-        used, there = {*split.train, *split.val, *split.test}, {case.id for case in dataset.cases}
-        missing, new = used - there, there - used
+    ids = [case.id for case in dataset.cases]
+    if resuming and saved.exists():
+        split = load_split(saved)
+        missing = {*split.train, *split.val, *split.test} - set(ids)
         if missing:
             raise HyMUNetError(
-                f"{len(missing)} cases of {path} are no longer in the data "
+                f"{len(missing)} cases of {saved} are no longer in the data "
                 f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
             )
-        notes = [f"{len(new)} new cases are not used by this run"] if new else []
-        return split, [*split.notes, *notes]
-    ids = [case.id for case in dataset.cases]
+        new = len(ids) - len(split.train) - len(split.val) - len(split.test)
+        return split, [*split.notes, *([f"{new} new cases are not used by this run"] * (new > 0))]
+    if file is not None:
+        split = read_split(file, ids)
+        left = set(ids) - {*split.train, *split.val, *split.test}
+        notes = [f"{len(left)} cases are in no part of it and not used: {listed(sorted(left), 3)}"]
+        return split, [*split.notes, *(notes if left else [])]
     if dataset.split is not None:
         split = split_from_table(ids, dataset.split)
-    else:
-        split = make_split(
-            ids, _groups(dataset.cases), [fact.foreground for fact in facts], seed=options.seed
-        )
-    if not split.train or not split.val:
+        return split, list(split.notes)
+    return None, []
+
+
+def draw_split(
+    cases: Sequence[Case], facts: Sequence[CaseFacts], seed: int, trained: frozenset[str]
+) -> Split:
+    """A drawn split: near-duplicates on one side, lesion sizes balanced, and what a model has been
+    trained on, with its near-duplicates, in train.
+
+    Args:
+        cases: All cases.
+        facts: Of each.
+        seed: Another seed, another split.
+        trained: Fingerprints of cases that the starting weights were trained on.
+
+    Raises:
+        HyMUNetError: If there are too few groups of cases for three parts.
+    """
+    groups = case_groups(cases)
+    met = {group for group, fact in zip(groups, facts, strict=True) if fact.sha256 in trained}
+    old = [case.id for case, group in zip(cases, groups, strict=True) if group in met]
+    new = [i for i, group in enumerate(groups) if group not in met]
+    if old and len({groups[i] for i in new}) < 3:
         raise HyMUNetError(
-            f"a training needs cases to learn from and cases to validate on, but the split has "
-            f"{len(split.train)} train and {len(split.val)} val cases; add some to split.csv"
+            f"the model of --init was trained on {len(old)} of the {len(cases)} cases (or on near-"
+            "duplicates of them), which leaves too few to validate and test on: give its run's "
+            "parts by --split-file RUN/split.json, or add cases"
         )
-    return split, list(split.notes)
+    split = make_split(
+        [cases[i].id for i in new],
+        [groups[i] for i in new],
+        [facts[i].foreground for i in new],
+        seed=seed,
+    )
+    if not old:
+        return split
+    note = f"{len(old)} cases that the model of --init was trained on were put into train"
+    return replace(split, train=tuple(sorted((*split.train, *old))), notes=(*split.notes, note))
 
 
-def _groups(cases: Sequence[Case]) -> list[str]:
-    """The group of each case: what the data set says, else its cluster of near-duplicates."""
+def refuse_known_cases(
+    split: Split, facts: Sequence[CaseFacts], trained: frozenset[str], model: str
+) -> None:
+    """Refuses a split whose val or test part `model` has been trained on.
+
+    Args:
+        split: The parts.
+        facts: Of every case in them.
+        trained: Fingerprints of the cases that the starting weights were trained on.
+        model: Whose weights these are.
+
+    Raises:
+        HyMUNetError: Naming the cases.
+    """
+    judging = {*split.val, *split.test}
+    known = sorted(fact.id for fact in facts if fact.id in judging and fact.sha256 in trained)
+    if known:
+        raise HyMUNetError(
+            f"{len(known)} of the {len(judging)} val and test cases were trained on by {model} "
+            f"(--init): {listed(known)}; their scores would say nothing about new images. Put them "
+            "into train by a split file (--split-file FILE)"
+        )
+
+
+def case_groups(cases: Sequence[Case]) -> list[str]:
+    """The group of each case: what the data set says, else its cluster of near-duplicates.
+
+    Volumes are not compared: each without a group is one of its own.
+    """
     pictures = [case.channels[0] for case in cases]
     if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in pictures):
         return [case.group or case.id for case in cases]

@@ -13,14 +13,26 @@ from cyclopts import Parameter
 
 from hymunet.errors import HyMUNetError
 
+# what config.yaml holds besides options: arguments of `train` that name files
+PLACES = ("data", "output", "images", "masks", "split_file")
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class TrainOptions:
     """Settings of a training run; `config.yaml` in the run folder repeats these names.
 
+    `preset`, `stages` and `skip` have their defaults without `init`; with it they are None where
+    they are not given, since the model's are used.
+
     Attributes:
-        preset: Size of the network: tiny (0.8 M parameters), small (2.6 M) or base (6.6 M).
+        preset: Size of the network: tiny (0.8 M parameters; the default), small (2.6 M) or base
+            (6.6 M); with --init, the model's.
+        init: Start from the weights of this model: a model file, a run folder or the name of
+            packaged weights. It brings its architecture along; its licence passes on.
+        freeze_encoder: Train the decoder and the head only; the encoder of `init` stays as it is,
+            the statistics of its batch norms included.
+        encoder_rate: Learning rate of the encoder of `init`, as a fraction of --learning-rate.
         image_size: Side in pixels of the square that the network sees. Ignored by volumes.
         resize: squeeze stretches an image to the square; letterbox keeps its aspect ratio.
         structures: Kinds of structure to segment, the background not counted.
@@ -38,8 +50,10 @@ class TrainOptions:
         patience: Stop after this many epochs without a better validation Dice; 0 never stops early.
         select: Which weights become best.safetensors: the epoch that was best on validation, or the
             last one (then no case of the validation part has chosen anything).
-        skip: How encoder features reach the decoder: mgf, concat or attention.
-        stages: A letter a stage: C convolution, M Visual Mamba, A attention.
+        skip: How encoder features reach the decoder: mgf (the default), concat or attention; with
+            --init, the model's.
+        stages: A letter a stage: C convolution, M Visual Mamba, A attention; default CCMM, and with
+            --init the model's.
         drop_path: Stochastic depth of the deepest block.
         seed: Of weights, order and augmentation; equal seeds repeat a run.
         precision: auto takes bfloat16 on a GPU that has it, else float32.
@@ -48,7 +62,10 @@ class TrainOptions:
             most.
     """
 
-    preset: Literal["tiny", "small", "base"] = "tiny"
+    preset: Literal["tiny", "small", "base"] | None = None
+    init: str | None = None
+    freeze_encoder: bool = False
+    encoder_rate: float = 1.0
     image_size: int = 256
     resize: Literal["squeeze", "letterbox"] = "squeeze"
     structures: int = 1
@@ -65,8 +82,8 @@ class TrainOptions:
     augment: Annotated[bool, Parameter(negative="--no-augment")] = True
     patience: int = 0
     select: Literal["best", "last"] = "best"
-    skip: Literal["mgf", "concat", "attention"] = "mgf"
-    stages: str = "CCMM"
+    skip: Literal["mgf", "concat", "attention"] | None = None
+    stages: str | None = None
     drop_path: float = 0.0
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -74,6 +91,7 @@ class TrainOptions:
     workers: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
+        self._fill_in()
         at_least = {
             "image_size": 16,
             "structures": 1,
@@ -105,6 +123,51 @@ class TrainOptions:
             raise HyMUNetError(
                 f"loss weights must be 0 or more and not all 0, but they are {terms}"
             )
+        self._check_init()
+
+    @property
+    def start(self) -> str:
+        """What the network starts from, in a word: the preset, or from-<model>."""
+        return str(self.preset) if self.init is None else f"from-{model_name(self.init)}"
+
+    def _fill_in(self) -> None:
+        """The architecture that was not given, where no model brings one."""
+        if self.init is not None:
+            object.__setattr__(self, "init", str(self.init))  # notebooks pass paths
+            return
+        for name, value in {"preset": "tiny", "skip": "mgf", "stages": "CCMM"}.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def _check_init(self) -> None:
+        if not 0 < self.encoder_rate <= 1:
+            raise HyMUNetError(
+                f"encoder_rate must be above 0 and at most 1, not {self.encoder_rate}; an encoder "
+                "that does not train at all is freeze_encoder"
+            )
+        if self.init == "":
+            raise HyMUNetError("init is empty; name a model file, a run folder or packaged weights")
+        for name, given in (
+            ("freeze_encoder", self.freeze_encoder),
+            ("encoder_rate", self.encoder_rate != 1),
+        ):
+            if given and self.init is None:
+                raise HyMUNetError(
+                    f"{name} is about the encoder of a trained model: name it by init "
+                    f"(--init MODEL), or leave {name} out"
+                )
+        if self.freeze_encoder and self.encoder_rate != 1:
+            raise HyMUNetError(
+                f"freeze_encoder and encoder_rate {self.encoder_rate} contradict each other: a "
+                "frozen encoder has no learning rate; give one of them"
+            )
+
+
+def model_name(model: str) -> str:
+    """What a model is called: its file without `.safetensors`, a run by its folder."""
+    path = Path(model).resolve()
+    path = path.parent if path.name == "best.safetensors" else path
+    return path.name.removesuffix(".safetensors")
 
 
 def run_settings(
@@ -113,12 +176,33 @@ def run_settings(
     output: Path,
     images: Path | None = None,
     masks: Path | None = None,
+    split_file: Path | None = None,
 ) -> dict[str, Any]:
-    """What defines a run: the data, the run folder and every option, as plain values."""
+    """What defines a run: the data, the run folder and every option that is not None, as plain
+    values; files are named so that they are found from anywhere."""
     values = {"data": str(data.resolve()), "output": str(output)}
     if images is not None and masks is not None:
         values |= {"images": str(images), "masks": str(masks)}
-    return {**values, **asdict(options)}
+    if split_file is not None:
+        values["split_file"] = str(split_file.resolve())
+    values |= {name: value for name, value in asdict(options).items() if value is not None}
+    if options.init is not None:
+        values["init"] = _place(options.init)
+    return values
+
+
+def _place(model: str) -> str:
+    """A file or folder by its absolute path, packaged weights by their name."""
+    path = Path(model)
+    is_name = len(path.parts) == 1 and path.suffix != ".safetensors" and not path.exists()
+    return model if is_name else str(path.resolve())
+
+
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a `config.yaml` and, for options that are younger than it, their defaults: a
+    new option's default is what was done before there was the option."""
+    defaults = {f.name: f.default for f in fields(TrainOptions) if f.default is not None}
+    return defaults | values
 
 
 def config_text(values: dict[str, Any]) -> str:
@@ -129,7 +213,7 @@ def config_text(values: dict[str, Any]) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The values of a `config.yaml`: `data`, `output` and option names.
+    """The values of a `config.yaml`: `data`, `output`, other places and option names.
 
     Raises:
         HyMUNetError: If it is missing, no YAML mapping, or has a name that is no option.
@@ -140,7 +224,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise HyMUNetError(f"there is no configuration file {path}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise HyMUNetError(f"{path} is not YAML: {error}") from error
-    known = {"data", "output", "images", "masks", *(field.name for field in fields(TrainOptions))}
+    known = {*PLACES, *(field.name for field in fields(TrainOptions))}
     if not isinstance(values, dict) or set(values) - known:
         wrong = sorted(set(values) - known) if isinstance(values, dict) else ["no mapping"]
         raise HyMUNetError(

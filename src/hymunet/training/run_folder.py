@@ -17,7 +17,7 @@ import torch
 from hymunet import __version__
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
-from hymunet.training.options import config_text, read_config
+from hymunet.training.options import config_text, read_config, with_defaults
 
 # these may change between a start and a resume: they do not change what is learnt
 _FREE_TO_CHANGE = {"output", "workers", "device"}
@@ -55,6 +55,7 @@ class RunFolder:
         self.last = path / "last.ckpt"
         self.previous = path / "previous.ckpt"
         self.best = path / "best.safetensors"
+        self.init = path / "init.safetensors"
 
     def holds(self, settings: dict[str, Any]) -> bool:
         """Whether the folder already holds this run; nothing is written.
@@ -71,11 +72,11 @@ class RunFolder:
                     f"({', '.join(sorted(strangers)[:4])}); choose a new folder"
                 )
             return False
-        found = read_config(self.config)
+        found, settings = with_defaults(read_config(self.config)), with_defaults(settings)
         differ = [
             f"{name} is {found.get(name)!r} there and {settings.get(name)!r} now"
             for name in dict.fromkeys((*settings, *found))
-            if name not in _FREE_TO_CHANGE and found.get(name) != settings.get(name)
+            if name not in _FREE_TO_CHANGE and not _same(name, found.get(name), settings.get(name))
         ]
         if differ:
             raise HyMUNetError(
@@ -133,6 +134,13 @@ class RunFolder:
     def write_provenance(self, values: dict[str, Any]) -> None:
         """provenance.json, sorted and indented."""
         write_text(self.provenance, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def _same(name: str, there: Any, now: Any) -> bool:
+    """Whether an entry of config.yaml is what is asked for now."""
+    if name == "init" and None not in (there, now) and str(Path(now).resolve()) == there:
+        return True  # a run folder that is gone looks like the name of packaged weights
+    return bool(there == now)
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:

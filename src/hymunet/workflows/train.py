@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hymunet.training.options import TrainOptions, read_config
+from hymunet.training.options import PLACES, TrainOptions, read_config
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ def train(
     output: Path | None = None,
     images: Path | None = None,
     masks: Path | None = None,
+    split_file: Path | None = None,
     options: TrainOptions | None = None,
     config: Path | None = None,
 ) -> TrainResult:
@@ -38,12 +39,17 @@ def train(
     with the columns image and mask. A split.csv (case,split) beside the data is used; else cases
     are split 70/15/15, near-duplicates kept together, lesion sizes balanced. The same command on
     the same output folder resumes where it stopped. `--config run/config.yaml` repeats a run.
+    `--init MODEL` starts from a trained model instead of random weights.
 
     Args:
         data: The data set.
-        output: The run folder; default: `runs/<data>-<preset>-seed<seed>`.
+        output: The run folder; default: `runs/<data>-<preset>-seed<seed>`, and
+            `runs/<data>-from-<model>-seed<seed>` with --init.
         images: Folder of images, when it has no usual name.
         masks: Folder of masks, when it has no usual name.
+        split_file: Which case is in which part, instead of the data's own split: a CSV table with
+            the columns case and split, or the split.json of another run. Cases that it leaves
+            out are not used.
         options: All other settings.
         config: The config.yaml of a run: its values stand behind what is given here.
     """
@@ -59,16 +65,19 @@ def train(
 
     if config is not None:
         values = read_config(Path(config))
-        folders = {name: values.pop(name, None) for name in ("data", "output", "images", "masks")}
-        images, masks = images or folders["images"], masks or folders["masks"]
+        places = {name: values.pop(name, None) for name in PLACES}
+        images, masks = images or places["images"], masks or places["masks"]
+        split_file = split_file or places["split_file"]
         options = options or TrainOptions(**values)
     options = options or TrainOptions()
     data = Path(data)  # notebooks pass strings
-    images, masks = (None if path is None else Path(path) for path in (images, masks))
+    images, masks, split_file = (
+        None if path is None else Path(path) for path in (images, masks, split_file)
+    )
     name = data.resolve().stem if data.is_file() else data.resolve().name
-    output = Path(output or f"runs/{name}-{options.preset}-seed{options.seed}")
+    output = Path(output or f"runs/{name}-{options.start}-seed{options.seed}")
     console = Console(stderr=True)
-    finished = fit(data, output, options, images=images, masks=masks, console=console)
+    finished = fit(data, output, options, images, masks, split_file, console)
     part = "test" if finished.split.test else "val"
     evaluation = evaluate(
         finished.folder.path, data, images=images, masks=masks, split=part, output=output

@@ -1,0 +1,140 @@
+"""Weights that come with the package: a name stands for a file in `hymunet/weights`."""
+
+import json as json_library
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hymunet.errors import HyMUNetError
+
+# a plain folder, whether the package is installed from a wheel or as an editable one
+WEIGHTS = Path(str(files("hymunet").joinpath("weights")))
+
+
+def pretrained_names() -> list[str]:
+    """Names of the models that come with the package, for `HyMUNet.from_pretrained`, `Predictor`
+    and wherever a command takes a model."""
+    return sorted(path.stem for path in WEIGHTS.glob("[!.]*.safetensors"))
+
+
+def pretrained_file(name: str | Path) -> Path | None:
+    """The file of the packaged model called `name`; None when there is none of that name."""
+    return WEIGHTS / f"{name}.safetensors" if str(name) in pretrained_names() else None
+
+
+def no_such_model(model: str | Path) -> HyMUNetError:
+    """The error for a model that is neither a path nor a name, naming the nearest one there is."""
+    names = pretrained_names()
+    hint, give = "", "give"
+    if Path(model).parent == Path():  # a path with folders was not meant as a name
+        near = get_close_matches(Path(model).name.lower(), names, n=1)
+        hint, give = (f"did you mean {near[0]}? ", "Give") if near else (hint, give)
+    return HyMUNetError(
+        f"there is no model file or run folder {model}; {hint}{give} one, such as runs/mine or "
+        "runs/mine/best.safetensors, or the name of a packaged model: "
+        f"{', '.join(names) or 'there are none in this installation'}"
+    )
+
+
+def models(*, json: bool = False) -> list[dict[str, Any]]:
+    """Lists the models that come with the package: what for, how good, under which licence.
+
+    Args:
+        json: Print JSON instead of a table.
+
+    Returns:
+        A row a model: `name`, `parameters`, `megabytes`, `domain`, `data`, `licence` and `scores`
+        (see `headline_scores`).
+    """
+    from hymunet.network.model_file import read_info
+
+    rows = []
+    for name in pretrained_names():
+        path, info = WEIGHTS / f"{name}.safetensors", read_info(name)
+        training = info.get("training") or {}
+        rows.append(
+            {
+                "name": name,
+                "parameters": training.get("parameters"),
+                "megabytes": round(path.stat().st_size / 1e6, 2),
+                "domain": info.get("domain"),
+                "data": training.get("data"),
+                "licence": info.get("licence"),
+                "scores": headline_scores(info),
+            }
+        )
+    if json:
+        print(json_library.dumps(rows, indent=2))
+    else:
+        _print(rows)
+    return rows
+
+
+def headline_scores(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Dice and IoU of the evaluations in a model card: per-image means with their intervals.
+
+    Args:
+        info: Metadata of a model file; `card` is what `hymunet.evaluation.card` wrote.
+
+    Returns:
+        An entry an evaluation, the card's first one first: `data`, `split`, `n`, `tta`, and `dice`
+        and `iou`, each with `mean`, `low` and `high`. Empty without a card.
+    """
+    scores = []
+    for evaluation in (info.get("card") or {}).get("evaluations", []):
+        # several structures: the mean over them
+        classes = evaluation["classes"]
+        means = evaluation.get("mean_of_classes") or next(iter(classes.values()))["per_image"]
+        entry = {name: evaluation.get(name) for name in ("data", "split", "n", "tta")}
+        scores.append(entry | {name: means[name] for name in ("dice", "iou")})
+    return scores
+
+
+def score_text(score: dict[str, Any], metric: str) -> str:
+    """`0.893 (0.881 to 0.905)`, or the mean alone where there is no interval."""
+    value = score[metric]
+    if value["low"] is None:
+        return f"{value['mean']:.4f}"
+    return f"{value['mean']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+
+
+def scored_on(score: dict[str, Any]) -> str:
+    """`val, 399 cases, test-time augmentation`."""
+    words = (
+        score["split"],
+        f"{score['n']} cases",
+        "test-time augmentation" if score["tta"] else "",
+    )
+    return ", ".join(filter(None, words))
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not rows:
+        console.print(f"there are no packaged models in {WEIGHTS}", highlight=False)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("model", "size"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("for", "trained on", "licence", "per-image Dice"):
+        table.add_column(heading)
+    for row in rows:
+        parameters = f"{row['parameters'] / 1e6:.2f} M\n" if row["parameters"] else ""
+        table.add_row(
+            row["name"],
+            f"{parameters}{row['megabytes']:.1f} MB",
+            *(row[key] or "–" for key in ("domain", "data", "licence")),
+            "\n".join(f"{score_text(score, 'dice')}, {scored_on(score)}" for score in row["scores"])
+            or "–",
+        )
+    console.print(table)
+    console.print(
+        "Research use, not a medical device. hymunet predict PHOTOS/ --model "
+        f"{rows[0]['name']} --output masks/; hymunet info {rows[0]['name']} tells more",
+        highlight=False,
+    )

@@ -1,0 +1,116 @@
+"""How ISIC 2018 is divided: ours, and those of the papers that one compares with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hymunet.data.splits import Split, make_split, split_from_table
+
+ProtocolName = Literal["shipped", "dev", "paper", "vm-unet"]
+DEV_SHARE = 0.15  # of the training part
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which cases teach, choose and judge.
+
+    Args:
+        name: What users call it.
+        about: One sentence for the table's caption.
+        judged: The part whose scores are the result.
+        select: Whether the epoch is the best one on the validation part, or the last.
+    """
+
+    name: ProtocolName
+    about: str
+    judged: Literal["val", "test"]
+    select: Literal["best", "last"]
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "shipped",
+            "trained on the training part of the data's split, judged on its validation part, "
+            "which chose nothing: neither epoch, recipe nor threshold",
+            "val",
+            "last",
+        ),
+        Protocol(
+            "dev",
+            f"trained on {1 - DEV_SHARE:.0%} of the training part, judged on the other "
+            f"{DEV_SHARE:.0%} (near-duplicates on one side), where the recipe was chosen",
+            "val",
+            "last",
+        ),
+        Protocol(
+            "paper",
+            "7:1:2 at random by seed, near-duplicates not kept together, the best epoch chosen on "
+            "the tenth, judged on the two tenths",
+            "test",
+            "best",
+        ),
+        Protocol(
+            "vm-unet",
+            "7:3 at random by seed, near-duplicates not kept together, judged on the three tenths, "
+            "which chose nothing; its papers print pooled values",
+            "val",
+            "last",
+        ),
+    )
+}
+
+
+def protocol_split(
+    protocol: str,
+    ids: Sequence[str],
+    groups: Sequence[str],
+    sizes: Sequence[float],
+    given: Mapping[str, str] | None,
+    seed: int,
+) -> Split:
+    """The split that `protocol` asks for.
+
+    Args:
+        protocol: A name of `PROTOCOLS`.
+        ids: Case ids.
+        groups: Of each case, near-duplicates sharing one; in the order of `ids`.
+        sizes: Lesion area as a fraction of the frame, likewise.
+        given: The data's own split, id -> train, val or test; None: it has none.
+        seed: Of what is drawn; the split of `shipped` and `dev` is always drawn with 0.
+
+    Raises:
+        HyMUNetError: If there are too few cases, or the given split has no training or no
+            validation cases.
+    """
+    if protocol == "paper":
+        return make_split(ids, None, None, (0.7, 0.1, 0.2), seed)
+    if protocol == "vm-unet":
+        return make_split(ids, None, None, (0.7, 0.3, 0.0), seed)
+    # one fixed split, whatever the seed: the recipe was chosen on it
+    whole = _own_split(ids, groups, sizes, given)
+    if protocol == "shipped":
+        return whole
+    inside = set(whole.train)
+    kept = [index for index, id_ in enumerate(ids) if id_ in inside]
+    drawn = make_split(
+        [ids[index] for index in kept],
+        [groups[index] for index in kept],
+        [sizes[index] for index in kept],
+        (1 - DEV_SHARE, DEV_SHARE, 0.0),
+        seed=0,
+    )
+    # the data's own held-out cases stay in no part: they are not even read
+    return replace(drawn, notes=(*whole.notes, *drawn.notes))
+
+
+def _own_split(
+    ids: Sequence[str],
+    groups: Sequence[str],
+    sizes: Sequence[float],
+    given: Mapping[str, str] | None,
+) -> Split:
+    if given is None:
+        return make_split(ids, groups, sizes, (0.8, 0.2, 0.0), seed=0)
+    return split_from_table(ids, given)
