@@ -12,6 +12,7 @@ from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache
 from hymunet.data.case import Case
 from hymunet.data.preprocess import Preprocess, to_unit_range
+from hymunet.training.growth import Growth
 
 
 def sample_seed(seed: int, epoch: int, case_id: str) -> int:
@@ -54,6 +55,7 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
         preprocess: Its normalisation and padding are applied after augmentation.
         augment: None for validation.
         seed: See `sample_seed`.
+        growth: Prepares each epoch's images, smaller at first; None: always `preprocess`.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
         preprocess: Preprocess,
         augment: Augment | None,
         seed: int,
+        growth: Growth | None = None,
     ) -> None:
         self.cases, self.cache, self.preprocess = list(cases), cache, preprocess
-        self.augment, self.seed = augment, seed
+        self.augment, self.seed, self.growth = augment, seed, growth
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -75,13 +78,18 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
         case = self.cases[index]
         cached = self.cache.load(case)
         image, label, valid = to_unit_range(cached.image), cached.label, cached.valid
+        preprocess = self.preprocess if self.growth is None else self.growth.at(epoch)
+        if preprocess is not self.preprocess:  # before it is augmented, which then costs less
+            image = preprocess.resize(image[None])[0]
+            label = preprocess.resize_labels(label[None], self.cache.num_labels)[0]
+            valid = preprocess.resize_labels(valid[None], 2)[0]
         if self.augment is not None:
             image, label, valid = self.augment(
                 image, label, valid, sample_seed(self.seed, epoch, case.id)
             )
-        pad = self.preprocess.pad
+        pad = preprocess.pad
         return {
-            "image": pad(self.preprocess.normalise(image[None]))[0],
+            "image": pad(preprocess.normalise(image[None]))[0],
             "label": pad(label[None, None])[0, 0],
             "valid": pad(valid[None, None])[0, 0],  # pads are not valid
             "index": torch.tensor(index),
