@@ -12,7 +12,6 @@ from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache
 from hymunet.data.case import Case
 from hymunet.data.preprocess import Preprocess, to_unit_range
-from hymunet.training.growth import Growth
 
 
 def sample_seed(seed: int, epoch: int, case_id: str) -> int:
@@ -55,7 +54,6 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
         preprocess: Its normalisation and padding are applied after augmentation.
         augment: None for validation.
         seed: See `sample_seed`.
-        growth: Prepares each epoch's images, smaller at first; None: always `preprocess`.
     """
 
     def __init__(
@@ -65,10 +63,9 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
         preprocess: Preprocess,
         augment: Augment | None,
         seed: int,
-        growth: Growth | None = None,
     ) -> None:
         self.cases, self.cache, self.preprocess = list(cases), cache, preprocess
-        self.augment, self.seed, self.growth = augment, seed, growth
+        self.augment, self.seed = augment, seed
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -78,18 +75,13 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
         case = self.cases[index]
         cached = self.cache.load(case)
         image, label, valid = to_unit_range(cached.image), cached.label, cached.valid
-        preprocess = self.preprocess if self.growth is None else self.growth.at(epoch)
-        if preprocess is not self.preprocess:  # before it is augmented, which then costs less
-            image = preprocess.resize(image[None])[0]
-            label = preprocess.resize_labels(label[None], self.cache.num_labels)[0]
-            valid = preprocess.resize_labels(valid[None], 2)[0]
         if self.augment is not None:
             image, label, valid = self.augment(
                 image, label, valid, sample_seed(self.seed, epoch, case.id)
             )
-        pad = preprocess.pad
+        pad = self.preprocess.pad
         return {
-            "image": pad(preprocess.normalise(image[None]))[0],
+            "image": pad(self.preprocess.normalise(image[None]))[0],
             "label": pad(label[None, None])[0, 0],
             "valid": pad(valid[None, None])[0, 0],  # pads are not valid
             "index": torch.tensor(index),

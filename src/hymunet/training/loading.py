@@ -27,7 +27,6 @@ from hymunet.data.splits import Split, load_split, make_split, read_split, split
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
 from hymunet.training.dataset import CaseDataset, EpochSampler
-from hymunet.training.growth import Growth
 from hymunet.training.options import TrainOptions
 
 
@@ -203,9 +202,8 @@ def make_loader(
     # on two cores a worker takes from the training as much as it gives
     spare = min(4, max(0, (os.cpu_count() or 1) - 2)) if training else 0
     workers = spare if options.workers == "auto" else options.workers
-    growth = Growth(options, preprocess) if training else None
     return DataLoader(
-        CaseDataset(cases, cache, preprocess, augment, options.seed, growth),
+        CaseDataset(cases, cache, preprocess, augment, options.seed),
         batch_size=options.batch_size,
         sampler=EpochSampler(len(cases), options.seed, shuffle=training),
         num_workers=workers,

@@ -34,8 +34,6 @@ class TrainOptions:
             the statistics of its batch norms included.
         encoder_rate: Learning rate of the encoder of `init`, as a fraction of --learning-rate.
         image_size: Side in pixels of the square that the network sees. Ignored by volumes.
-        grow_from: Side of the training images at first: 60 % of the epochs at it, 20 % halfway to
-            --image-size, 20 % at --image-size, for about half the time; 0 does not grow.
         resize: squeeze stretches an image to the square; letterbox keeps its aspect ratio.
         structures: Kinds of structure to segment, the background not counted.
         epochs: Passes over the training cases.
@@ -69,7 +67,6 @@ class TrainOptions:
     freeze_encoder: bool = False
     encoder_rate: float = 1.0
     image_size: int = 256
-    grow_from: int = 0
     resize: Literal["squeeze", "letterbox"] = "squeeze"
     structures: int = 1
     epochs: int = 40
@@ -106,11 +103,6 @@ class TrainOptions:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise HyMUNetError(f"{name} must be {least} or more, not {getattr(self, name)}")
-        if self.grow_from and not 16 <= self.grow_from < self.image_size:
-            raise HyMUNetError(
-                f"grow_from must be 0, or 16 or more and below image_size {self.image_size}, not "
-                f"{self.grow_from}"
-            )
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise HyMUNetError(f"{name} must be above 0, not {getattr(self, name)}")
