@@ -12,8 +12,13 @@ SIZES = [(i % 17) / 20 for i in range(200)]
 GIVEN = {id_: "train" if i < 160 else "val" for i, id_ in enumerate(IDS)}
 
 
-def parts(protocol, given=GIVEN, seed=0):
-    split = protocol_split(protocol, IDS, GROUPS, SIZES, given, seed)
+def look_at(ids):
+    at = [IDS.index(id_) for id_ in ids]
+    return [GROUPS[i] for i in at], [SIZES[i] for i in at]
+
+
+def parts(protocol, given=GIVEN, seed=0, look_at=look_at):
+    split = protocol_split(protocol, IDS, look_at, given, seed)
     return {part: set(getattr(split, part)) for part in PARTS}
 
 
@@ -60,3 +65,17 @@ def test_protocols_of_the_literature_draw_their_shares_by_seed_whatever_the_data
 def test_a_split_without_training_or_validation_cases_is_refused(given):
     with pytest.raises(HyMUNetError, match="gives no case to"):
         parts("shipped", given)
+
+
+def test_only_what_a_split_is_drawn_from_by_group_is_read():
+    read = []
+
+    def noting(ids):
+        read.extend(ids)
+        return look_at(ids)
+
+    for protocol in ("shipped", "paper", "vm-unet"):
+        parts(protocol, look_at=noting)
+    assert read == []
+    parts("dev", look_at=noting)
+    assert set(read) == parts("shipped")["train"]

@@ -1,6 +1,7 @@
 """The fingerprint of an image's content: what a model was trained on, provable from its file."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -13,3 +14,8 @@ def case_hash(pixels: np.ndarray) -> str:
     digest = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape} ".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
+
+
+def fingerprints(recorded: Any) -> frozenset[str]:
+    """Case fingerprints of one part of a model file's `cases`: a list, or a mapping by case id."""
+    return frozenset(recorded.values() if isinstance(recorded, dict) else recorded or ())

@@ -16,7 +16,7 @@ from hymunet.evaluation.held_out import limited, refuse_masks
 from hymunet.evaluation.probabilities import Counted, count_all
 from hymunet.evaluation.provenance import record
 from hymunet.evaluation.seen import known_cases
-from hymunet.evaluation.summary import FEW_GROUPS
+from hymunet.evaluation.summary import few_groups_notes
 from hymunet.evaluation.thresholds import choose_threshold
 from hymunet.evaluation.truth import find_cases
 from hymunet.files import make_folder, write_text
@@ -204,12 +204,7 @@ def _write_threshold(path: Path, summary: Mapping[str, Any], hashes: Sequence[st
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
-    notes = []
-    if 1 < summary["groups"] < FEW_GROUPS:
-        notes.append(
-            f"{summary['groups']} independent cases are few: bootstrap intervals from fewer than "
-            f"{FEW_GROUPS} are too narrow"
-        )
+    notes = few_groups_notes(summary["groups"])
     chosen = summary["threshold"]
     if chosen and chosen["chosen"] != 0.5:
         gain = chosen["gain_cross_fitted"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hymunet.data.case_hash import case_hash
+from hymunet.data.case_hash import case_hash, fingerprints
 from hymunet.data.image_io import Image
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
@@ -73,11 +73,11 @@ def known_cases(info: Mapping[str, Any] | None) -> KnownCases:
         note = "masks from a folder: whether their model was trained on a case is not known"
         return KnownCases(note=note)
     recorded = info.get("cases") or {}
-    train, val = (_fingerprints(recorded.get(part)) for part in ("train", "val"))
+    train, val = (fingerprints(recorded.get(part)) for part in ("train", "val"))
     if not train:
         note = "the model file lists no training cases: overlap with them was not checked"
         return KnownCases(note=note)
-    cut = _fingerprints((info.get("calibration") or {}).get("cases"))
+    cut = fingerprints((info.get("calibration") or {}).get("cases"))
     return KnownCases(train, val, _validation_chose(info), cut)
 
 
@@ -96,7 +96,3 @@ def _validation_chose(info: Mapping[str, Any]) -> bool:
     options = (info.get("training") or {}).get("options") or {}
     # with a patience the validation part decides when to stop, so which epoch is the last one
     return options.get("select") != "last" or bool(options.get("patience"))
-
-
-def _fingerprints(recorded: Any) -> frozenset[str]:
-    return frozenset(recorded.values() if isinstance(recorded, Mapping) else recorded or ())

@@ -54,11 +54,7 @@ def summarise(
         "interval": "95 % bootstrap over groups",
         "classes": {},
     }
-    if 1 < summary["groups"] < FEW_GROUPS:
-        notes.append(
-            f"{summary['groups']} independent cases are few: bootstrap intervals from fewer than "
-            f"{FEW_GROUPS} are too narrow"
-        )
+    notes += few_groups_notes(summary["groups"])
     for name in dict.fromkeys(row["class"] for row in rows):
         own = [row for row in rows if row["class"] == name]
         cuts, band_notes = add_bands(own, contrast_median)
@@ -91,6 +87,16 @@ def summarise(
             metric: _mean(mean_over_classes(rows, metric), metric) for metric in names
         }
     return summary, notes
+
+
+def few_groups_notes(groups: int) -> list[str]:
+    """What a reader of bootstrap intervals has to know where there are few groups of cases."""
+    if not 1 < groups < FEW_GROUPS:
+        return []
+    return [
+        f"{groups} independent cases are few: bootstrap intervals from fewer than {FEW_GROUPS} are "
+        "too narrow"
+    ]
 
 
 def find_failures(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from hymunet.data.case_hash import fingerprints
 from hymunet.errors import HyMUNetError
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.hymunet import PRESETS, HyMUNet
@@ -161,8 +162,7 @@ def _from_model(options: TrainOptions, in_channels: int, spatial_dims: int) -> S
     assert all(key.startswith(_HEADS) for keys in left_out for key in keys)
 
     training = info.get("training") or {}
-    recorded = (info.get("cases") or {}).get("train") or ()
-    cases = frozenset(recorded.values() if isinstance(recorded, dict) else recorded)
+    cases = fingerprints((info.get("cases") or {}).get("train"))
     origin = {
         "name": name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

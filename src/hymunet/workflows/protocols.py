@@ -1,6 +1,6 @@
 """How ISIC 2018 is divided: ours, and those of the papers that one compares with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -65,8 +65,7 @@ PROTOCOLS: dict[str, Protocol] = {
 def protocol_split(
     protocol: str,
     ids: Sequence[str],
-    groups: Sequence[str],
-    sizes: Sequence[float],
+    look_at: Callable[[Sequence[str]], tuple[Sequence[str], Sequence[float]]],
     given: Mapping[str, str] | None,
     seed: int,
 ) -> Split:
@@ -75,8 +74,9 @@ def protocol_split(
     Args:
         protocol: A name of `PROTOCOLS`.
         ids: Case ids.
-        groups: Of each case, near-duplicates sharing one; in the order of `ids`.
-        sizes: Lesion area as a fraction of the frame, likewise.
+        look_at: Reads the cases of these ids and gives, in their order, the group of each, which
+            near-duplicates share, and its lesion area as a fraction of the frame. Called where a
+            grouped split is drawn, for the cases that it is drawn from.
         given: The data's own split, id -> train, val or test; None: it has none.
         seed: Of what is drawn; the split of `shipped` and `dev` is always drawn with 0.
 
@@ -89,28 +89,12 @@ def protocol_split(
     if protocol == "vm-unet":
         return make_split(ids, None, None, (0.7, 0.3, 0.0), seed)
     # one fixed split, whatever the seed: the recipe was chosen on it
-    whole = _own_split(ids, groups, sizes, given)
+    if given is None:
+        whole = make_split(ids, *look_at(ids), (0.8, 0.2, 0.0), seed=0)
+    else:
+        whole = split_from_table(ids, given)
     if protocol == "shipped":
         return whole
-    inside = set(whole.train)
-    kept = [index for index, id_ in enumerate(ids) if id_ in inside]
-    drawn = make_split(
-        [ids[index] for index in kept],
-        [groups[index] for index in kept],
-        [sizes[index] for index in kept],
-        (1 - DEV_SHARE, DEV_SHARE, 0.0),
-        seed=0,
-    )
+    drawn = make_split(whole.train, *look_at(whole.train), (1 - DEV_SHARE, DEV_SHARE, 0.0), seed=0)
     # the data's own held-out cases stay in no part: they are not even read
     return replace(drawn, notes=(*whole.notes, *drawn.notes))
-
-
-def _own_split(
-    ids: Sequence[str],
-    groups: Sequence[str],
-    sizes: Sequence[float],
-    given: Mapping[str, str] | None,
-) -> Split:
-    if given is None:
-        return make_split(ids, groups, sizes, (0.8, 0.2, 0.0), seed=0)
-    return split_from_table(ids, given)

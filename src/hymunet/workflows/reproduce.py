@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def reproduce(
                 )
             result.rows.append(result_row(name, tta, evaluation.summary))
             write_table(output, result.rows, chosen.about)
-    print_table(result.rows, chosen.about, as_json=json)
+    print_table(result.rows, chosen.about, json)
     minutes = (time.monotonic() - started) / 60
     say(console, f"{minutes:.1f} minutes; tables and reports are in {output}")
     return result
@@ -141,18 +142,23 @@ def _draw(path: Path, data: Path, protocol: str, seed: int, console: "Console") 
     from rich.progress import track
 
     from hymunet.console import say
-    from hymunet.data.formats import find_dataset, read_case
+    from hymunet.data.formats import find_dataset
+    from hymunet.data.image_io import read_mask
     from hymunet.data.splits import save_split
     from hymunet.training.loading import case_groups
     from hymunet.workflows.protocols import protocol_split
 
     found = find_dataset(data)
     say(console, f"{found.name}: {len(found.cases)} cases; drawing the split")
-    groups, sizes = case_groups(found.cases), []
-    for case in track(found.cases, "reading masks", console=console, transient=True):
-        sizes.append(float((read_case(case, 3, 2)[1].labels > 0).mean()))
-    ids = [case.id for case in found.cases]
-    save_split(path, protocol_split(protocol, ids, groups, sizes, found.split, seed))
+    by_id = {case.id: case for case in found.cases}
+
+    def look_at(ids: Sequence[str]) -> tuple[list[str], list[float]]:
+        cases = [by_id[id_] for id_ in ids]
+        masks = [case.label for case in cases if case.label is not None]
+        shown = track(masks, "reading masks", console=console, transient=True)
+        return case_groups(cases), [float((read_mask(mask, 2).labels > 0).mean()) for mask in shown]
+
+    save_split(path, protocol_split(protocol, list(by_id), look_at, found.split, seed))
 
 
 def _split_of_weights(path: Path, name: str) -> Path:

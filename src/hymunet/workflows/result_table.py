@@ -1,12 +1,12 @@
 """The table of results: what was measured, beside what the literature prints."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hymunet.evaluation.formatting import format_interval, format_value
 from hymunet.evaluation.summary import headline_means
+from hymunet.evaluation.tables import as_json
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
 
@@ -70,7 +70,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for source, values, _ in PRINTED:
         keys = (*RATIOS, *LENGTHS, *(f"pooled_{metric}" for metric in POOLED))
-        cells = [f"{values[key]:.4f}" if key in values else "–" for key in keys]
+        cells = [_printed(values, key) for key in keys]
         lines.append(f"| {source}, as printed | {' | '.join(cells)} |")
     notes = "".join(f"{source}: {note}. " for source, _, note in PRINTED)
     return (
@@ -82,17 +82,16 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], about: str) -> None:
     """Writes table.md and table.json."""
     write_text(folder / "table.md", markdown(rows, about))
-    content = {"protocol": about, "rows": list(rows)}
-    write_text(folder / "table.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "table.json", _as_json(rows, about))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], about: str, as_json: bool = False) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], about: str, json: bool = False) -> None:
     """Prints the table to the terminal, or as JSON."""
     from rich.console import Console
     from rich.table import Table
 
-    if as_json:
-        print(json.dumps({"protocol": about, "rows": list(rows)}, indent=2, ensure_ascii=False))
+    if json:
+        print(_as_json(rows, about), end="")
         return
     table = Table(title=f"{rows[0]['n']} cases: {about}", title_justify="left", show_lines=True)
     table.add_column("metric")
@@ -113,6 +112,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], about: str, as_json: bool = F
     console.print(table)
     for source, _, note in PRINTED:
         console.print(f"  {source}: {note}", highlight=False)
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]], about: str) -> str:
+    return as_json({"protocol": about, "rows": rows})
 
 
 def _printed(values: Mapping[str, float], key: str) -> str:

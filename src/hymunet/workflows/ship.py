@@ -115,8 +115,7 @@ def _provenance(folder: Path, network: "HyMUNet") -> dict[str, Any]:
 def _by_id(cases: dict[str, list[str]], split: Split) -> dict[str, Any]:
     """Fingerprints by case id, which tell the parts apart in copies of any size. Public data sets
     only: elsewhere a file's name may be a patient's."""
-    named = {part: dict(zip(getattr(split, part), cases[part], strict=True)) for part in PARTS}
-    return {part: dict(sorted(named[part].items())) for part in PARTS}
+    return {part: dict(zip(getattr(split, part), cases[part], strict=True)) for part in PARTS}
 
 
 def _without_paths(value: Any) -> Any:
