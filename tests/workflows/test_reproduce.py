@@ -87,6 +87,7 @@ def test_shipped_weights_are_judged_on_cases_known_by_id_in_any_size(data, tmp_p
     again = scored(tmp_path / "again" / "evaluation-tiny-weights")
     assert again.keys() == first.keys()
     assert [row["model"] for row in result.rows] == ["tiny-weights"] * 2
+    assert reproduce.OF_WEIGHTS in (tmp_path / "again" / "table.md").read_text(encoding="utf-8")
 
 
 def test_weights_go_with_no_other_protocol(data):

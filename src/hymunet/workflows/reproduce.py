@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hymunet.training.options import TrainOptions
 
 SIZES = ("tiny", "small")
+OF_WEIGHTS = "the packaged weights, judged on the validation part that their own file names"
 
 
 @dataclass
@@ -91,6 +92,7 @@ def reproduce(
     data, chosen, started = Path(data), PROTOCOLS[protocol], time.monotonic()
     output = make_folder(Path(output or f"runs/reproduce-{dataset}-{protocol}"))
     result = Reproduction(output)
+    about = OF_WEIGHTS if weights else chosen.about
     sizes: tuple[str, ...] = SIZES if model == "both" else (model,)
     if weights and model == "both":
         sizes = tuple(size for size in SIZES if pretrained_file(f"{dataset}-{size}"))
@@ -117,8 +119,8 @@ def reproduce(
                     output=output / f"evaluation-{name}{'-tta' if tta else ''}",
                 )
             result.rows.append(result_row(name, tta, evaluation.summary))
-            write_table(output, result.rows, chosen.about)
-    print_table(result.rows, chosen.about, json)
+            write_table(output, result.rows, about)
+    print_table(result.rows, about, json)
     minutes = (time.monotonic() - started) / 60
     say(console, f"{minutes:.1f} minutes; tables and reports are in {output}")
     return result
