@@ -74,8 +74,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
         lines.append(f"| {source}, as printed | {' | '.join(cells)} |")
     notes = "".join(f"{source}: {note}. " for source, _, note in PRINTED)
     return (
-        "\n".join(lines) + f"\n\nPer-image means with 95 % bootstrap intervals over cases (over "
-        f"groups, where the data name them), {rows[0]['n']} cases; pooled: over all pixels. Protocol: {about}. {notes}\n"
+        "\n".join(lines) + "\n\nPer-image means with 95 % bootstrap intervals over cases (over "
+        f"groups, where the data name them), {rows[0]['n']} cases; pooled: over all pixels. "
+        f"Protocol: {about}. {notes}\n"
     )
 
 
