@@ -17,7 +17,16 @@ import hymunet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = Path(hymunet.__file__).resolve().parents[1]  # src/, or site-packages
-HEAVY = {"torch", "lightning", "pytorch_lightning", "monai", "matplotlib", "numba", "nibabel"}
+HEAVY = {
+    "torch",
+    "lightning",
+    "pytorch_lightning",
+    "pytorch_optimizer",
+    "monai",
+    "matplotlib",
+    "numba",
+    "nibabel",
+}
 
 
 def python(code: str, source: Path = SOURCE, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:

@@ -13,6 +13,8 @@ SHAPES = {
     "wide": ((3, 24, 40), {"spatial_dims": 2, "square": False}),
     "volume": ((2, 14, 17, 12), {"spatial_dims": 3, "intensity": False}),
     "grey": ((1, 32, 32), {"spatial_dims": 2}),
+    "marked": ((3, 32, 32), {"spatial_dims": 2, "hairs": 0.5, "jpeg": 0.5}),
+    "marked grey": ((1, 24, 40), {"spatial_dims": 2, "square": False, "hairs": 0.5, "jpeg": 0.5}),
 }
 by_shape = pytest.mark.parametrize(("shape", "options"), SHAPES.values(), ids=SHAPES)
 
@@ -190,8 +192,8 @@ def test_colour_is_a_cast_and_a_light(channels):
         means.append(out.mean((1, 2)))
         slopes.append(float(out[:, :, -1].mean() / out[:, :, 0].mean()))
     light = torch.stack(means).mean(1) / 0.4
-    assert 0.7 < light.min() < 0.9
-    assert 1.1 < light.max() < 1.3
+    assert 0.7 * 0.85 < light.min() < 0.8  # the ends of light x cast
+    assert 1.2 < light.max() < 1.3 * 1.15
     assert min(slopes) < 0.8
     assert max(slopes) > 1.2
     if channels == 3:

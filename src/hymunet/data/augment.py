@@ -22,6 +22,7 @@ from monai.transforms import (
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from hymunet.data.augment_marks import RandHairs, RandJpeg
 from hymunet.errors import HyMUNetError
 
 _SPATIAL = ("image", "label", "valid")
@@ -35,7 +36,7 @@ class RandColour(Randomizable, MapTransform):
     illumination only.
     """
 
-    def __init__(self, prob: float = 0.8, cast: float = 0.1, light: float = 0.2) -> None:
+    def __init__(self, prob: float = 0.8, cast: float = 0.15, light: float = 0.3) -> None:
         super().__init__(keys=("image",))
         self.prob, self.cast, self.light = prob, cast, light
 
@@ -97,16 +98,25 @@ class RandNoise(Randomizable, MapTransform):
 
 
 class Augment:
-    """Flips, quarter turns, an affine map, colour and illumination, gamma, blur and noise.
+    """Flips, quarter turns, an affine map, hairs, colour and illumination, gamma, blur, JPEG, noise.
 
     Args:
         spatial_dims: 2 or 3.
         intensity: Whether intensities are in [0, 1] (8- and 16-bit images), so that colour and
             gamma make sense, and stay there; volumes of arbitrary units get blur and noise only.
         square: Whether all sides are equal, so that quarter turns keep the size.
+        hairs: Probability that hairs are drawn across a picture.
+        jpeg: Probability that a picture is saved as JPEG and read again: 256 shades remain.
     """
 
-    def __init__(self, spatial_dims: int, intensity: bool = True, square: bool = True) -> None:
+    def __init__(
+        self,
+        spatial_dims: int,
+        intensity: bool = True,
+        square: bool = True,
+        hairs: float = 0.0,
+        jpeg: float = 0.0,
+    ) -> None:
         self.intensity, self.square = intensity, square and spatial_dims == 2
         axes = range(spatial_dims)
         turn = np.pi if spatial_dims == 2 else np.pi / 9
@@ -125,10 +135,12 @@ class Augment:
                 padding_mode="reflection",
             )
         )
-        if intensity:
+        if intensity:  # in the order in which light meets them: skin, lamp, lens, sensor, file
+            steps += [RandHairs(hairs)] if hairs else []
             steps += [RandColour(), RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.4))]
-        noise = RandGaussianNoised("image", prob=0.15, std=0.03) if intensity else RandNoise()
-        steps += [RandBlur(), noise]
+        steps.append(RandBlur())
+        steps.append(RandGaussianNoised("image", prob=0.15, std=0.03) if intensity else RandNoise())
+        steps += [RandJpeg(jpeg)] if jpeg else []
         self.compose = Compose(steps)
 
     def __call__(

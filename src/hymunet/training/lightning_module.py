@@ -71,6 +71,7 @@ class SegmentationTask(lightning.LightningModule):
             options.warmup,
             old=self.network.encoder,
             old_rate=rate * options.encoder_rate if options.encoder_rate != 1 else None,
+            name=options.optimizer,
         )
         return {
             "optimizer": optimiser,

@@ -198,6 +198,8 @@ def make_loader(
             2 if config.image_size else 3,
             intensity=config.normalisation == "dataset",
             square=square and config.resize == "squeeze",
+            hairs=options.hairs,
+            jpeg=options.jpeg,
         )
     # on two cores a worker takes from the training as much as it gives
     spare = min(4, max(0, (os.cpu_count() or 1) - 2)) if training else 0

@@ -39,7 +39,9 @@ class TrainOptions:
         epochs: Passes over the training cases.
         batch_size: Cases an optimisation step.
         learning_rate: Peak of the schedule: linear warm-up, then cosine to zero.
-        weight_decay: AdamW's; norms, biases, A_log and D are never decayed.
+        optimizer: muon orthogonalises the updates of the hidden matrices and leaves the rest to
+            AdamW: half the epochs for the same loss; adamw does it all.
+        weight_decay: Decoupled, as AdamW's; norms, biases, A_log and D are never decayed.
         warmup: Fraction of all steps spent warming up.
         clip: Largest gradient norm.
         ema_decay: Decay of the moving average of the weights, which is what is validated and kept.
@@ -47,6 +49,9 @@ class TrainOptions:
         dice_weight: Weight of the soft Dice term.
         boundary_weight: Weight of the boundary term.
         augment: Whether training images are flipped, turned, warped, recoloured and blurred.
+        hairs: Probability that hairs are drawn across a training picture; for skin.
+        jpeg: Probability that a training picture is saved as JPEG of low quality; for 8-bit
+            pictures, since 256 shades remain.
         patience: Stop after this many epochs without a better validation Dice; 0 never stops early.
         select: Which weights become best.safetensors: the epoch that was best on validation, or the
             last one (then no case of the validation part has chosen anything).
@@ -72,6 +77,7 @@ class TrainOptions:
     epochs: int = 40
     batch_size: int = 8
     learning_rate: float = 1.5e-3
+    optimizer: Literal["muon", "adamw"] = "muon"
     weight_decay: float = 0.05
     warmup: float = 0.05
     clip: float = 1.0
@@ -80,6 +86,8 @@ class TrainOptions:
     dice_weight: float = 1.0
     boundary_weight: float = 0.5
     augment: Annotated[bool, Parameter(negative="--no-augment")] = True
+    hairs: float = 0.0
+    jpeg: float = 0.0
     patience: int = 0
     select: Literal["best", "last"] = "best"
     skip: Literal["mgf", "concat", "attention"] | None = None
@@ -115,7 +123,7 @@ class TrainOptions:
             )
         if self.workers != "auto" and self.workers < 0:
             raise HyMUNetError(f"workers must be 'auto' or 0 or more, not {self.workers}")
-        for name in ("warmup", "ema_decay", "drop_path"):
+        for name in ("warmup", "ema_decay", "drop_path", "hairs", "jpeg"):
             if not 0 <= getattr(self, name) < 1:
                 raise HyMUNetError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         terms = (self.cross_entropy_weight, self.dice_weight, self.boundary_weight)

@@ -146,7 +146,7 @@ def _same(name: str, there: Any, now: Any) -> bool:
 def machine_facts(device: torch.device) -> dict[str, Any]:
     """What ran: versions, processor, threads."""
     versions = {"hymunet": __version__, "python": platform.python_version()}
-    for package in ("torch", "monai", "lightning", "numpy"):
+    for package in ("torch", "monai", "lightning", "pytorch_optimizer", "numpy"):
         versions[package] = metadata.version(package)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {

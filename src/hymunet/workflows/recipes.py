@@ -15,6 +15,8 @@ _TINY = TrainOptions(
     epochs=60,
     precision="bfloat16",
     select="last",
+    hairs=0.2,
+    jpeg=0.15,
     workers=0,
 )
 
