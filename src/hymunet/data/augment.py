@@ -98,7 +98,7 @@ class RandNoise(Randomizable, MapTransform):
 
 
 class Augment:
-    """Flips, quarter turns, an affine map, hairs, colour and illumination, gamma, blur, JPEG, noise.
+    """Flips, quarter turns, an affine map, hairs, light and colour, gamma, blur, noise, JPEG.
 
     Args:
         spatial_dims: 2 or 3.

@@ -13,7 +13,7 @@ _DENSE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 def hidden_matrices(model: nn.Module) -> set[int]:
     """`id` of each weight that maps features to features: of linear layers and of convolutions that
-    are not grouped, (out, in * kernel), neither side below 8; those of `model.head` are left out."""
+    are not grouped, (out, in * kernel), neither side below 8; `model.head` is left out."""
     head = getattr(model, "head", None)
     outputs = {id(m) for m in head.modules()} if isinstance(head, nn.Module) else set()
     return {
