@@ -280,7 +280,7 @@ def test_labels_beyond_the_classes_are_refused():
         ({"resize": "squeeze", "image_size": (0, 64)}, r"must be \(height, width\).*\(0, 64\)"),
         ({"resize": "squeeze", "image_size": (6.5, 64)}, r"must be \(height, width\).*\(6.5, 64\)"),
         ({"resize": "squeeze", "image_size": 64}, r"image_size must be a list of numbers, not 64"),
-        ({"normalisation": "none"}, r"normalisation must be 'dataset' or 'image', not 'none'"),
+        ({"normalisation": "none"}, r"normalisation must be one of .*'nonzero'\), not 'none'"),
         ({"mean": (0.5,), "std": (0.2, 0.2)}, r"as long as each other"),
         ({"mean": (0.5,), "std": (0.0,)}, r"std positive, not \(0.5,\) and \(0.0,\)"),
         ({"mean": (0.5,), "std": (float("nan"),)}, r"finite, and std positive"),
@@ -290,6 +290,21 @@ def test_labels_beyond_the_classes_are_refused():
         ({"std": ["a"]}, r"std must be a list of numbers, not \['a'\]"),
         ({"multiple": 0}, r"multiple must be a whole number from 1, not 0"),
         ({"multiple": 1.5}, r"multiple must be a whole number from 1, not 1.5"),
+        ({"resize": "window"}, r"resize='window' and patch_size=None contradict"),
+        ({"patch_size": (16, 16)}, r"resize='native' and patch_size=\(16, 16\) contradict"),
+        ({"resize": "window", "patch_size": (16, 24)}, r"whole multiples of 16.*\(16, 24\)"),
+        ({"resize": "window", "patch_size": (16, 0)}, r"whole multiples of 16.*\(16, 0\)"),
+        ({"spacing_mm": (1.0, 1.0)}, r"spacing_mm must be a length above 0 for each side"),
+        (
+            {"resize": "window", "patch_size": (16, 16), "spacing_mm": (1.0,)},
+            r"for each side of the patch_size \(16, 16\), not \(1.0,\)",
+        ),
+        (
+            {"resize": "window", "patch_size": (16, 16), "spacing_mm": (1.0, 0.0)},
+            r"a length above 0",
+        ),
+        ({"clip": (3.0, 1.0)}, r"clip must be \(lowest, highest\) intensity, not \(3.0, 1.0\)"),
+        ({"clip": (0.0, float("inf"))}, r"clip must be"),
     ],
 )
 def test_impossible_settings_are_refused(fields, words):

@@ -25,12 +25,13 @@ from torch import Tensor
 from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
 from hymunet.data.formats import read_case
+from hymunet.data.image_io import Image
 from hymunet.data.preprocess import Preprocess, to_unit_range
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_bytes
 
 _Read = TypeVar("_Read")
-_VERSION = 1  # part of every key: raise it when what an entry holds changes
+_VERSION = 2  # part of every key: raise it when what an entry holds changes
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,11 @@ class CaseCache:
     ) -> None:
         self.preprocess, self.in_channels, self.num_labels = preprocess, in_channels, num_labels
         self.folder = _writable(folder or default_cache_folder())
-        self._geometry = (preprocess.config.resize, preprocess.config.image_size)
+        config = preprocess.config
+        self._geometry: tuple[object, ...] = (config.resize, config.image_size)
+        if config.resize == "window":
+            own = config.normalisation if config.normalisation != "dataset" else None
+            self._geometry = (config.resize, config.spacing_mm, own, config.clip if own else None)
 
     def prepare(
         self, cases: Sequence[Case], progress: Callable[[], object] = lambda: None
@@ -206,11 +211,12 @@ class CaseCache:
             raise HyMUNetError(
                 f"{case.channels[0]} is a volume among pictures; train pictures and volumes apart"
             )
-        resized, label = self._resize(image.pixels, mask.labels, self.num_labels)
-        tensors = {"image": resized, "label": label}
+        label = self._resize_labels(mask.labels, self.num_labels, image.spacing_mm)
+        tensors = {"image": self._resize(image), "label": label}
         if valid is not None:
-            area = torch.from_numpy(np.ascontiguousarray(valid)).to(torch.uint8)
-            tensors["valid"] = self.preprocess.resize_labels(area[None], 2)[0]
+            tensors["valid"] = self._resize_labels(valid.astype(np.uint8), 2, image.spacing_mm)
+        if self.preprocess.config.resize == "window":
+            tensors["places"] = places_of_classes(label, tensors.get("valid"))
         facts = {
             "sha256": case_hash(image.pixels),
             "size": image.pixels.shape[1:],
@@ -228,16 +234,44 @@ class CaseCache:
             )
         write_bytes(path, entry)
 
-    def _resize(
-        self, pixels: np.ndarray, labels: np.ndarray, num_labels: int
-    ) -> tuple[Tensor, Tensor]:
-        image = torch.from_numpy(np.ascontiguousarray(pixels))
-        label = torch.from_numpy(np.ascontiguousarray(labels))[None]
-        resized = self.preprocess.resize(to_unit_range(image)[None])[0]
-        if image.dtype == torch.uint8:
+    def _resize(self, image: Image) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image.pixels))
+        resized = self.preprocess.resize(to_unit_range(pixels)[None], image.spacing_mm)[0]
+        if self.preprocess.config.resize == "window":
+            # what is normalised by the whole image cannot be so by a patch of it
+            if self.preprocess.config.normalisation == "dataset":
+                return resized
+            return self.preprocess.normalise(resized[None])[0].half()
+        if pixels.dtype == torch.uint8:
             # a quarter of the space; half a grey level of rounding is below the noise of any camera
             resized = (resized * 255.0).round().clamp(0, 255).to(torch.uint8)
-        return resized, self.preprocess.resize_labels(label, num_labels)[0]
+        return resized
+
+    def _resize_labels(
+        self, labels: np.ndarray, num_labels: int, spacing_mm: tuple[float, ...] | None
+    ) -> Tensor:
+        label = torch.from_numpy(np.ascontiguousarray(labels))[None]
+        return self.preprocess.resize_labels(label, num_labels, spacing_mm)[0]
+
+
+def places_of_classes(label: Tensor, valid: Tensor | None, most: int = 1000) -> Tensor:
+    """Pixels to centre patches on: (n, 1 + dims) int16, class index and position, at most `most` a
+    class of those that count, evenly spaced in raster order; the background is left out.
+
+    Raises:
+        HyMUNetError: If a side is above 32 767.
+    """
+    if max(label.shape) > torch.iinfo(torch.int16).max:
+        raise HyMUNetError(f"an image of size {tuple(label.shape)} is too large to be trained on")
+    counted = label if valid is None else label * (valid > 0)
+    found = counted.nonzero()
+    classes = counted[tuple(found.T)]
+    rows = [torch.zeros((0, 1 + label.ndim), dtype=torch.int16)]
+    for index in classes.unique():
+        of_class = found[classes == index]
+        chosen = of_class[torch.linspace(0, len(of_class) - 1, min(most, len(of_class))).long()]
+        rows.append(torch.cat([index.expand(len(chosen), 1), chosen], dim=1).to(torch.int16))
+    return torch.cat(rows)
 
 
 def _stamp(case: Case, path: Path) -> tuple[str, int, int]:

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hymunet.data.resample import interpolate
 from hymunet.errors import HyMUNetError
 
-RESIZE_POLICIES = ("squeeze", "letterbox", "native")
+RESIZE_POLICIES = ("squeeze", "letterbox", "native", "window")
+NORMALISATIONS = ("dataset", "image", "nonzero")
+Spacing = tuple[float, ...] | None
 # what the largest value of an integer type stands for; floats are taken as they are
 _FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
@@ -23,14 +26,22 @@ class PreprocessConfig:
     """How pixels become network input.
 
     Args:
-        image_size: (height, width) that pictures are resized to; None with `native`.
+        image_size: (height, width) that pictures are resized to; None with the last two policies.
         resize: `squeeze` stretches to image_size; `letterbox` keeps the aspect ratio and pads;
-            `native` leaves pixels as they are (volumes, small images).
+            `native` leaves pixels as they are (volumes, small images); `window` brings them to
+            spacing_mm, and the network reads them in windows of patch_size.
         normalisation: `dataset` subtracts `mean` and divides by `std` of the training images;
-            `image` uses each image's own, a channel at a time (MRI has no absolute scale).
+            `image` uses each image's own, a channel at a time (MRI has no absolute scale);
+            `nonzero` those of the pixels that are not 0, and leaves 0 where it is (skull-stripped
+            MRI, whose surroundings would else set the scale).
         mean: A value a channel, in the unit range for 8- and 16-bit images.
         std: A value a channel.
         multiple: Sides are padded to a multiple of this, the network's stride.
+        patch_size: Sides of a window, multiples of `multiple`; `window` only.
+        spacing_mm: Size of a pixel or voxel along each axis that images are resampled to; None
+            leaves them on their own grid. `window` only.
+        clip: Lowest and highest intensity that are told apart, in the image's own unit (a CT
+            window); None: all.
 
     Raises:
         HyMUNetError: If a field is out of range or two contradict each other.
@@ -42,21 +53,24 @@ class PreprocessConfig:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.25, 0.25, 0.25)
     multiple: int = 16
+    patch_size: tuple[int, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "mean", "std"):
+        for name in ("image_size", "mean", "std", "patch_size", "spacing_mm", "clip"):
             value = getattr(self, name)
-            if value is None and name == "image_size":
+            if value is None and name not in ("mean", "std"):
                 continue
             if not isinstance(value, (list, tuple)) or not all(map(_is_number, value)):
                 raise HyMUNetError(f"{name} must be a list of numbers, not {value!r}")
             object.__setattr__(self, name, tuple(value))
         if self.resize not in RESIZE_POLICIES:
             raise HyMUNetError(f"resize must be one of {RESIZE_POLICIES}, not {self.resize!r}")
-        if (self.image_size is None) != (self.resize == "native"):
+        if (self.image_size is None) != (self.resize in ("native", "window")):
             raise HyMUNetError(
                 f"resize={self.resize!r} and image_size={self.image_size} contradict each other: "
-                "'native' takes no image_size, the other policies need one"
+                "'native' and 'window' take no image_size, the other policies need one"
             )
         if self.image_size is not None and (
             len(self.image_size) != 2 or not all(_is_count(side) for side in self.image_size)
@@ -65,9 +79,9 @@ class PreprocessConfig:
                 f"image_size must be (height, width) in pixels, not {self.image_size}; volumes "
                 "are used at their native size"
             )
-        if self.normalisation not in ("dataset", "image"):
+        if self.normalisation not in NORMALISATIONS:
             raise HyMUNetError(
-                f"normalisation must be 'dataset' or 'image', not {self.normalisation!r}"
+                f"normalisation must be one of {NORMALISATIONS}, not {self.normalisation!r}"
             )
         finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
         if not finite or not self.std or len(self.mean) != len(self.std) or min(self.std) <= 0:
@@ -77,6 +91,29 @@ class PreprocessConfig:
             )
         if not _is_count(self.multiple):
             raise HyMUNetError(f"multiple must be a whole number from 1, not {self.multiple!r}")
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        patch, spacing, clip = self.patch_size, self.spacing_mm, self.clip
+        if (patch is None) != (self.resize != "window"):
+            raise HyMUNetError(
+                f"resize={self.resize!r} and patch_size={patch} contradict each other: 'window' "
+                "needs a patch_size, the other policies take none"
+            )
+        if patch is not None and not all(_is_count(s) and s % self.multiple == 0 for s in patch):
+            raise HyMUNetError(
+                f"patch_size must be whole multiples of {self.multiple}, the network's stride, not "
+                f"{patch}"
+            )
+        if spacing is not None and (
+            patch is None or len(spacing) != len(patch) or not all(0 < s < math.inf for s in spacing)
+        ):
+            raise HyMUNetError(
+                f"spacing_mm must be a length above 0 for each side of the patch_size {patch}, not "
+                f"{spacing}"
+            )
+        if clip is not None and not (len(clip) == 2 and -math.inf < clip[0] < clip[1] < math.inf):
+            raise HyMUNetError(f"clip must be (lowest, highest) intensity, not {clip}")
 
 
 def _is_number(value: object) -> bool:
@@ -117,16 +154,32 @@ class Preprocess(nn.Module):
         """For the `preprocess` entry of a model file."""
         return asdict(self.config)
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.pad(self.normalise(self.resize(to_unit_range(image))))
+    def forward(self, image: Tensor, spacing_mm: Spacing = None) -> Tensor:
+        return self.pad(self.normalise(self.resize(to_unit_range(image), spacing_mm)))
 
-    def resized_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+    def resized_size(self, size: tuple[int, ...], spacing_mm: Spacing = None) -> tuple[int, ...]:
         """Size of the picture inside the network's input, for an image of `size`; without pads.
 
+        Args:
+            size: Of the image.
+            spacing_mm: Of the image, where it is known.
+
         Raises:
-            HyMUNetError: If a volume is to be resized to an image_size, which pictures have.
+            HyMUNetError: If a volume is to be resized to an image_size, which pictures have, or an
+                image of unknown spacing to a spacing.
         """
-        target = self.config.image_size
+        target, wanted = self.config.image_size, self.config.spacing_mm
+        if wanted is not None:
+            if spacing_mm is None or len(spacing_mm) != len(size):
+                raise HyMUNetError(
+                    f"the model works at {_by(wanted)} mm, but this image of size {_by(size)} does "
+                    "not say how large its pixels are; save it in a format that does (NIfTI, "
+                    "DICOM), with its spacing"
+                )
+            return tuple(
+                max(1, round(side * own / to))
+                for side, own, to in zip(size, spacing_mm, wanted, strict=True)
+            )
         if target is None:
             return tuple(size)
         if len(size) != len(target):
@@ -141,21 +194,19 @@ class Preprocess(nn.Module):
             min(to, max(1, round(side * scale))) for to, side in zip(target, size, strict=True)
         )
 
-    def resize(self, image: Tensor) -> Tensor:
-        """(B, C, *spatial) float -> (B, C, *resized_size), antialiased bilinear."""
-        size = self.resized_size(tuple(image.shape[2:]))
-        if size == tuple(image.shape[2:]):
-            return image
-        return F.interpolate(image, size=size, mode="bilinear", antialias=True)
+    def resize(self, image: Tensor, spacing_mm: Spacing = None) -> Tensor:
+        """(B, C, *spatial) float -> (B, C, *resized_size), antialiased and linear along each
+        axis."""
+        return interpolate(image, self.resized_size(tuple(image.shape[2:]), spacing_mm))
 
-    def resize_labels(self, labels: Tensor, num_labels: int) -> Tensor:
+    def resize_labels(self, labels: Tensor, num_labels: int, spacing_mm: Spacing = None) -> Tensor:
         """Label map (B, *spatial) -> (B, *resized_size) uint8: the class that covers most of each
         new pixel, so that thin structures do not fray as under nearest-neighbour sampling.
 
         Raises:
             HyMUNetError: If a label is not below num_labels.
         """
-        size = self.resized_size(tuple(labels.shape[1:]))
+        size = self.resized_size(tuple(labels.shape[1:]), spacing_mm)
         classes = labels.unique().tolist()
         if classes[-1] >= num_labels:
             raise HyMUNetError(
@@ -167,7 +218,7 @@ class Preprocess(nn.Module):
         resized = labels.new_zeros((labels.shape[0], *size), dtype=torch.uint8)
         most = torch.zeros(resized.shape, device=labels.device)
         for label in classes:  # one at a time: all of them at once fill the memory
-            share = self.resize((labels == label).float()[:, None])[:, 0]
+            share = interpolate((labels == label).float()[:, None], size)[:, 0]
             # a tie, up to rounding, goes to the structure, as with the threshold p >= 0.5
             wins = share > most - 1e-6
             resized[wins] = label
@@ -175,21 +226,34 @@ class Preprocess(nn.Module):
         return resized
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Zero mean and unit deviation, by the training images' statistics or the image's own."""
+        """Zero mean and unit deviation, by the training images' statistics or the image's own; of
+        intensities between the limits of `clip`, where there are any."""
         shape = (1, -1, *[1] * (image.ndim - 2))
+        if self.config.clip is not None:
+            image = image.clamp(*self.config.clip)
+        if self.config.normalisation == "dataset":
+            mean = torch.tensor(self.config.mean, device=image.device, dtype=image.dtype)
+            std = torch.tensor(self.config.std, device=image.device, dtype=image.dtype)
+            return (image - mean.view(shape)) / std.view(shape)
+        axes = tuple(range(2, image.ndim))
+        # a constant image becomes 0 whatever its unit: a deviation so small that rounding in the
+        # resize can cause it counts as none
+        floor = 1e-5 * image.abs().amax(dim=axes, keepdim=True) + 1e-30
         if self.config.normalisation == "image":
-            axes = tuple(range(2, image.ndim))
-            # a constant image becomes 0 whatever its unit: a deviation so small that rounding in
-            # the resize can cause it counts as none
-            floor = 1e-5 * image.abs().amax(dim=axes, keepdim=True) + 1e-30
             deviation, mean = torch.std_mean(image, dim=axes, correction=0, keepdim=True)
             return (image - mean) / torch.maximum(deviation, floor)
-        mean = torch.tensor(self.config.mean, device=image.device, dtype=image.dtype)
-        std = torch.tensor(self.config.std, device=image.device, dtype=image.dtype)
-        return (image - mean.view(shape)) / std.view(shape)
+        inside = image != 0
+        count = inside.sum(dim=axes, keepdim=True).clamp(min=1)
+        mean = image.sum(dim=axes, keepdim=True) / count
+        centred = (image - mean) * inside
+        deviation = (centred.square().sum(dim=axes, keepdim=True) / count).sqrt()
+        return centred / torch.maximum(deviation, floor)
 
     def pad(self, image: Tensor) -> Tensor:
-        """Zeros (the mean) at the far ends, to image_size under letterbox and to the multiple."""
+        """Zeros (the mean) at the far ends, to image_size under letterbox and to the multiple; not
+        under `window`, whose windows are multiples already."""
+        if self.config.resize == "window":
+            return image
         size = self.config.image_size or tuple(image.shape[2:])
         pads: list[int] = []
         for side, at_least in zip(reversed(image.shape[2:]), reversed(size), strict=True):
@@ -197,15 +261,18 @@ class Preprocess(nn.Module):
             pads += [0, -(-max(side, at_least) // multiple) * multiple - side]
         return F.pad(image, pads) if any(pads) else image
 
-    def restore(self, probability: Tensor, size: tuple[int, ...]) -> Tensor:
+    def restore(
+        self, probability: Tensor, size: tuple[int, ...], spacing_mm: Spacing = None
+    ) -> Tensor:
         """Probabilities (B, K, *network size) -> (B, K, *size), the input's own grid: pads cut off,
-        then bilinear. Probabilities and not masks, so that borders stay smooth."""
-        inner = self.resized_size(size)
+        then linear. Probabilities and not masks, so that borders stay smooth."""
+        inner = self.resized_size(size, spacing_mm)
         inside = [slice(0, side) for side in inner]
-        probability = probability[(slice(None), slice(None), *inside)]
-        if tuple(inner) == tuple(size):
-            return probability
-        return F.interpolate(probability, size=tuple(size), mode="bilinear", antialias=True)
+        return interpolate(probability[(slice(None), slice(None), *inside)], size)
+
+
+def _by(sides: tuple[float, ...]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 def to_unit_range(image: Tensor) -> Tensor:

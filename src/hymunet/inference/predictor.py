@@ -14,6 +14,7 @@ from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.errors import HyMUNetError, NonFiniteError
 from hymunet.inference.augmented import mean_over_symmetries
 from hymunet.inference.measurements import measure
+from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import load_model
 
@@ -134,7 +135,7 @@ class Predictor:
     def _segment(self, decoded: Image) -> Prediction:
         # writable, since torch warns of what is not: a decoder may lend its own memory
         pixels = torch.from_numpy(np.require(decoded.pixels, requirements=("C", "W")))[None]
-        probability = self.probability(pixels.to(self.device))[0].cpu().numpy()
+        probability = self.probability(pixels.to(self.device), decoded.spacing_mm)[0].cpu().numpy()
         mask = self.cut(probability)
         nested = self.config.activation == "sigmoid"
         return Prediction(
@@ -147,13 +148,23 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def probability(self, pixels: Tensor) -> Tensor:
-        """Batch of decoded images (B, channels, *spatial) -> probabilities (B, num_classes,
-        *spatial) on the same grid."""
-        images = self.preprocess(pixels)
+    def probability(
+        self, pixels: Tensor, spacing_mm: tuple[float, ...] | None = None
+    ) -> Tensor:
+        """Batch of decoded images (B, channels, *spatial) of one spacing -> probabilities
+        (B, num_classes, *spatial) on the same grid."""
+        images = self.preprocess(pixels, spacing_mm)
+        window = self.preprocess.config.patch_size
+        if window is None:
+            probability = self._seen(images)
+        else:
+            parts = [sliding_window(self._seen, image[None], window) for image in images]
+            probability = torch.cat(parts)
+        return self.preprocess.restore(probability, tuple(pixels.shape[2:]), spacing_mm)
+
+    def _seen(self, images: Tensor) -> Tensor:
         predict = self._network_probability
-        probability = mean_over_symmetries(predict, images) if self.tta else predict(images)
-        return self.preprocess.restore(probability, tuple(pixels.shape[2:]))
+        return mean_over_symmetries(predict, images) if self.tta else predict(images)
 
     def _network_probability(self, images: Tensor) -> Tensor:
         logits = self.network(images).float()
