@@ -26,11 +26,12 @@ from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
 from hymunet.data.formats import read_case
 from hymunet.data.image_io import Image
+from hymunet.data.patches import places_of_classes
 from hymunet.data.preprocess import Preprocess, to_unit_range
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_bytes
 
-_Read = TypeVar("_Read")
+Read = TypeVar("Read")
 _VERSION = 2  # part of every key: raise it when what an entry holds changes
 
 
@@ -167,7 +168,7 @@ class CaseCache:
                 tuple(values["notes"]),
             )
 
-        return self._read(case, read)
+        return self.read(case, read)
 
     def load(self, case: Case) -> CachedCase:
         """The prepared tensors of one case, from its entry, which is made when missing."""
@@ -179,10 +180,16 @@ class CaseCache:
                 valid = file.get_tensor("valid") if has_valid else torch.ones_like(label)
             return CachedCase(image, label, valid)
 
-        return self._read(case, read)
+        return self.read(case, read)
 
-    def _read(self, case: Case, read: Callable[[Path], _Read]) -> _Read:
-        """What `read` finds in the entry of `case`; an entry missing or cut short is made first."""
+    def read(self, case: Case, read: Callable[[Path], Read]) -> Read:
+        """What `read` finds in the entry of `case`, a safetensors file with the tensors image and
+        label, valid where there is one, and places under `window`; an entry that is missing or cut
+        short is made first.
+
+        Raises:
+            HyMUNetError: If the case cannot be read, or the entry cannot be kept.
+        """
         path = self._entry(case)
         # a full disk or a power cut may leave a broken entry
         broken = (OSError, SafetensorError, KeyError, TypeError, ValueError)
@@ -252,26 +259,6 @@ class CaseCache:
     ) -> Tensor:
         label = torch.from_numpy(np.ascontiguousarray(labels))[None]
         return self.preprocess.resize_labels(label, num_labels, spacing_mm)[0]
-
-
-def places_of_classes(label: Tensor, valid: Tensor | None, most: int = 1000) -> Tensor:
-    """Pixels to centre patches on: (n, 1 + dims) int16, class index and position, at most `most` a
-    class of those that count, evenly spaced in raster order; the background is left out.
-
-    Raises:
-        HyMUNetError: If a side is above 32 767.
-    """
-    if max(label.shape) > torch.iinfo(torch.int16).max:
-        raise HyMUNetError(f"an image of size {tuple(label.shape)} is too large to be trained on")
-    counted = label if valid is None else label * (valid > 0)
-    found = counted.nonzero()
-    classes = counted[tuple(found.T)]
-    rows = [torch.zeros((0, 1 + label.ndim), dtype=torch.int16)]
-    for index in classes.unique():
-        of_class = found[classes == index]
-        chosen = of_class[torch.linspace(0, len(of_class) - 1, min(most, len(of_class))).long()]
-        rows.append(torch.cat([index.expand(len(chosen), 1), chosen], dim=1).to(torch.int16))
-    return torch.cat(rows)
 
 
 def _stamp(case: Case, path: Path) -> tuple[str, int, int]:

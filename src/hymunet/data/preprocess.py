@@ -105,9 +105,8 @@ class PreprocessConfig:
                 f"patch_size must be whole multiples of {self.multiple}, the network's stride, not "
                 f"{patch}"
             )
-        if spacing is not None and (
-            patch is None or len(spacing) != len(patch) or not all(0 < s < math.inf for s in spacing)
-        ):
+        positive = spacing is None or all(0 < side < math.inf for side in spacing)
+        if spacing is not None and (not positive or patch is None or len(spacing) != len(patch)):
             raise HyMUNetError(
                 f"spacing_mm must be a length above 0 for each side of the patch_size {patch}, not "
                 f"{spacing}"

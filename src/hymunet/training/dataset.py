@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache
 from hymunet.data.case import Case
+from hymunet.data.patches import read_patch
 from hymunet.data.preprocess import Preprocess, to_unit_range
 
 
@@ -80,11 +81,68 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
                 image, label, valid, sample_seed(self.seed, epoch, case.id)
             )
         pad = self.preprocess.pad
+        config = self.preprocess.config
+        if config.resize != "window" or config.normalisation == "dataset":
+            image = self.preprocess.normalise(image[None])[0]
         return {
-            "image": pad(self.preprocess.normalise(image[None]))[0],
+            "image": pad(image[None])[0],
             "label": pad(label[None, None])[0, 0],
             "valid": pad(valid[None, None])[0, 0],  # pads are not valid
             "index": torch.tensor(index),
+        }
+
+
+class PatchDataset(Dataset[dict[str, Tensor]]):
+    """Patches of cases under the policy `window`: `patches` of each case an epoch, samples as of
+    `CaseDataset`. Sample i is a patch of case i // patches.
+
+    Args:
+        cases: The cases, in the order of their indices.
+        cache: Where prepared cases come from.
+        preprocess: Its `dataset` normalisation is applied after augmentation; an image's own has
+            been applied to the whole of it.
+        augment: Applied to each patch; None for none.
+        seed: See `sample_seed`.
+        patches: A case, an epoch.
+        foreground: Share of patches that are placed on a structure, see `choose_corner`.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        cache: CaseCache,
+        preprocess: Preprocess,
+        augment: Augment | None,
+        seed: int,
+        patches: int,
+        foreground: float,
+    ) -> None:
+        self.cases, self.cache, self.preprocess = list(cases), cache, preprocess
+        self.augment, self.seed = augment, seed
+        self.patches, self.foreground = patches, foreground
+
+    def __len__(self) -> int:
+        return len(self.cases) * self.patches
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        case = self.cases[index // self.patches]
+        seed = sample_seed(self.seed, epoch, f"{case.id} {index % self.patches}")
+        patch_size = self.preprocess.config.patch_size
+        assert patch_size is not None  # under `window` there is one
+        rng = np.random.default_rng(seed)
+        image, label, valid = self.cache.read(
+            case, lambda entry: read_patch(entry, patch_size, self.foreground, rng)
+        )
+        if self.augment is not None:
+            image, label, valid = self.augment(image, label, valid, seed)
+        if self.preprocess.config.normalisation == "dataset":
+            image = self.preprocess.normalise(image[None])[0]
+        return {
+            "image": image.contiguous(),
+            "label": label,
+            "valid": valid,
+            "index": torch.tensor(index // self.patches),
         }
 
 
