@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from hymunet.data.case_io import read_case
 from hymunet.data.duplicates import hash_images, near_duplicate_groups
-from hymunet.data.formats import find_dataset, read_case
+from hymunet.data.formats import find_dataset
 from hymunet.data.image_io import read_image, read_mask
 
 pytestmark = pytest.mark.data
@@ -47,3 +48,26 @@ def test_a_hippocampus_volume_keeps_its_spacing(data_root):
     assert image.pixels.shape[1:] == mask.labels.shape
     assert image.spacing_mm == pytest.approx((1.0, 1.0, 1.0))
     assert set(np.unique(mask.labels)) == {0, 1, 2}
+
+
+def test_the_hippocampus_of_the_decathlon_says_what_it_holds(data_root):
+    dataset = find_dataset(data_root / "Task04_Hippocampus")
+    assert dataset.name == "Medical Segmentation Decathlon"
+    assert len(dataset.cases) == 200
+    assert dataset.channel_names == ("MRI",)
+    assert dataset.label_names == {1: "Anterior", 2: "Posterior"}
+    for case in dataset.cases[:5]:
+        image, mask, _ = read_case(case, 1, dataset.num_labels)
+        assert image.pixels.shape == (1, *mask.labels.shape)
+        assert set(np.unique(mask.labels)) == {0, 1, 2}
+
+
+def test_lesions_named_as_in_brats_are_one_structure(data_root):
+    dataset = find_dataset(data_root / "ms_lesions")
+    assert dataset.name == "BraTS"
+    assert [case.id for case in dataset.cases] == ["MSLesion_07", "MSLesion_26"]
+    assert dataset.label_names == {1: "lesion"}
+    assert dataset.regions is None
+    image, mask, _ = read_case(dataset.cases[0], 4, 2)
+    assert image.pixels.shape == (4, 182, 218, 182)
+    assert set(np.unique(mask.labels)) == {0, 1}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as Pillow
 
 from hymunet.data.case import Case
-from hymunet.data.formats import find_dataset, find_images, find_others, read_case
+from hymunet.data.formats import find_dataset, find_images, find_others
 from hymunet.errors import HyMUNetError
 
 
@@ -324,38 +324,6 @@ def test_inputs_of_a_prediction(tmp_path, monkeypatch):
     ):
         with pytest.raises(HyMUNetError, match=words):
             find_images(inputs)
-
-
-def test_a_case_is_read_whole_or_refused(tmp_path):
-    image = picture(tmp_path / "i.png", value=90)
-    mask = picture(tmp_path / "m.png", value=255)
-    valid = np.zeros((6, 8), np.uint8)
-    valid[2:] = 255
-    Pillow.fromarray(valid).save(tmp_path / "v.png")
-    case = Case("x", (image,), mask, tmp_path / "v.png", spacing_mm=(0.5, 0.25))
-    read, labels, area = read_case(case, 3, 2)
-    assert read.pixels.shape == (3, 6, 8)
-    assert read.spacing_mm == (0.5, 0.25)
-    assert (labels.labels == 1).all()
-    assert area.dtype == bool
-    np.testing.assert_array_equal(area, valid > 0)
-    assert read_case(Case("x", (image,), mask), None, 2)[2] is None
-
-    small = picture(tmp_path / "s.png", (8, 6))
-    for flawed, words in (
-        (
-            Case("x", (image,), small),
-            r"case x: .*i.png has size \(6, 8\), the mask .*s.png.*\(8, 6\)",
-        ),
-        (Case("x", (image,), mask, small), r"the valid area .* has \(8, 6\)"),
-        (Case("x", (image,)), r"case x has no mask"),
-        (
-            Case("x", (image,), mask, picture(tmp_path / "0.png", value=0)),
-            r"valid area .* is empty",
-        ),
-    ):
-        with pytest.raises(HyMUNetError, match=words):
-            read_case(flawed, 3, 2)
 
 
 def test_names_that_are_no_text_are_refused(tmp_path):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
-from hymunet.data.formats import read_case
+from hymunet.data.case_io import read_case
 from hymunet.data.image_io import Image
 from hymunet.data.patches import places_of_classes
 from hymunet.data.preprocess import Preprocess, to_unit_range
@@ -208,8 +208,10 @@ class CaseCache:
         # a place for each file, so that a valid area is never taken for a label
         files = [case.label, case.valid, *case.channels]
         stamp = [None if path is None else _stamp(case, path) for path in files]
-        key = json.dumps([_VERSION, stamp, self._geometry, self.in_channels, self.num_labels])
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        key = [_VERSION, stamp, self._geometry, self.in_channels, self.num_labels]
+        if case.label_map is not None or case.ignore_label is not None:
+            key += [case.label_map, case.ignore_label]  # else the key is what it always was
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def _fill(self, case: Case, path: Path) -> None:

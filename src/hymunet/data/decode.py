@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import (
     BmpImagePlugin,
+    GifImagePlugin,
     ImageFile,
     ImageOps,
     JpegImagePlugin,
@@ -31,6 +32,7 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"MM\0+", TiffImagePlugin.TiffImageFile),
     (b"BM", BmpImagePlugin.BmpImageFile),
     (b"RIFF", WebPImagePlugin.WebPImageFile),
+    (b"GIF8", GifImagePlugin.GifImageFile),
 )
 _strict_decoding = threading.Lock()
 
@@ -39,7 +41,7 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
     """The decoded and upright picture, notes, and whether its compression loses values.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP or WebP, whatever its name.
+        path: PNG, JPEG, TIFF, BMP, WebP or GIF, whatever its name.
         max_pixels: Larger ones are refused from the header.
 
     Raises:
@@ -60,7 +62,9 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
                 )
             check_size(path, picture.size[::-1], max_pixels)
             notes = []
-            if picture.mode[:1] != "I" and any("16" in str(tile[3]) for tile in picture.tile):
+            gif = isinstance(picture, GifImagePlugin.GifImageFile)  # never more than 8 bits
+            wide = not gif and any("16" in str(tile[3]) for tile in picture.tile)
+            if picture.mode[:1] != "I" and wide:
                 notes.append("16-bit colour reduced to 8 bits a channel")
             lossy = isinstance(
                 picture, (JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
@@ -68,6 +72,8 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
             turned = picture.getexif().get(0x0112, 1) in range(2, 9)
             picture.load()
             upright = ImageOps.exif_transpose(picture)
+            if gif:
+                upright = _without_palette(upright)
     except HyMUNetError:
         raise
     except MemoryError as error:
@@ -124,6 +130,18 @@ def picture_channels(
     return product.astype(np.uint8), [*notes, "alpha composited on black"]
 
 
+def _without_palette(picture: Pillow.Image) -> Pillow.Image:
+    """The colours of a GIF, in grey where all are: its writer numbers them in any order, so that
+    the numbers say nothing."""
+    if picture.mode != "P":
+        return picture
+    if "transparency" in picture.info:
+        return picture.convert("RGBA")
+    colour = picture.convert("RGB")
+    values = np.asarray(colour)
+    return colour.getchannel(0) if (values == values[..., :1]).all() else colour
+
+
 @contextmanager
 def _whole_or_nothing() -> Iterator[None]:
     """Keeps Pillow from filling up a picture cut short, should some other code have asked it to."""
@@ -144,7 +162,7 @@ def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
             return decoder
     kind = "a DICOM file" if head[128:132] == b"DICM" else "none of these"
     raise HyMUNetError(
-        f"{path} is {kind}; expected PNG, JPEG, TIFF, BMP, WebP or NIfTI (.nii, .nii.gz): "
+        f"{path} is {kind}; expected PNG, JPEG, TIFF, BMP, WebP, GIF or NIfTI (.nii, .nii.gz): "
         "export it as one of them"
     )
 

@@ -3,13 +3,14 @@
 import glob
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from hymunet.data.case import Case
-from hymunet.data.image_io import SUFFIXES, Image, Mask, read_image, read_mask
+from hymunet.data.brats import find_brats
+from hymunet.data.case import Case, Dataset
+from hymunet.data.decathlon import find_decathlon
+from hymunet.data.drive import find_drive
+from hymunet.data.image_io import SUFFIXES
 from hymunet.data.masks_io import listed
 from hymunet.data.pairs import find_pairs, folders_in, folders_left, is_image, pair_files
 from hymunet.data.tables import (
@@ -22,29 +23,13 @@ from hymunet.data.tables import (
 )
 from hymunet.errors import HyMUNetError
 
+__all__ = ["Dataset", "find_dataset", "find_images", "find_others"]
+
 _HELP = (
-    "expected images/ and masks/ with files of the same names, the folders of ISIC 2018 Task 1, or "
-    "a CSV file with the columns image and mask; or name two folders with --images and --masks"
+    "expected images/ and masks/ with files of the same names, the folders of ISIC 2018 Task 1, "
+    "BraTS or DRIVE, a dataset.json of the Decathlon or nnU-Net, or a CSV file with the columns "
+    "image and mask; or name two folders with --images and --masks"
 )
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The cases of a data set, found but not yet read.
-
-    Args:
-        name: "ISIC 2018 Task 1", "folder pairs" or "CSV".
-        root: The folder it was found in.
-        cases: Sorted by id; each has an image and a mask.
-        split: Case id -> "train", "val" or "test" where the data say so; else None.
-        notes: What was left aside, and where the split comes from.
-    """
-
-    name: str
-    root: Path
-    cases: tuple[Case, ...]
-    split: dict[str, str] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def find_dataset(data: Path, images: Path | None = None, masks: Path | None = None) -> Dataset:
@@ -55,9 +40,11 @@ def find_dataset(data: Path, images: Path | None = None, masks: Path | None = No
       to the CSV file);
     - ISIC 2018 Task 1 as the challenge unpacks: `ISIC2018_Task1*_Input` beside
       `ISIC2018_Task1_*_GroundTruth`, of one phase or of several;
+    - the Medical Segmentation Decathlon and nnU-Net's raw data, by their `dataset.json`; BraTS, a
+      folder a case; DRIVE;
     - images/ and masks/ under their usual names, files paired by stem (the mask's may end in
       _mask, _seg, _segmentation, _gt, _label);
-    - such a layout one folder down, or one in each of train/, val/ and test/.
+    - such a layout one folder down, or pairs of folders in each of train/, val/ and test/.
 
     A `split.csv` with the columns case and split beside the data goes into `Dataset.split`.
 
@@ -86,10 +73,13 @@ def find_dataset(data: Path, images: Path | None = None, masks: Path | None = No
     if here is not None:
         return here
     folders: list[Path] = []
+    challenges: dict[Path, Dataset] = {}
     errors: list[HyMUNetError] = []
     for folder in folders_in(data):
         try:
-            if find_pairs(folder)[1]:
+            if (challenge := _challenge(folder)) is not None:
+                challenges[folder] = challenge
+            if folder in challenges or find_pairs(folder)[1]:
                 folders.append(folder)
         except HyMUNetError as error:
             if part_name(folder.name) is not None:
@@ -101,7 +91,8 @@ def find_dataset(data: Path, images: Path | None = None, masks: Path | None = No
         empty = "is empty" if not any(data.iterdir()) else "holds no data set that is recognised"
         raise HyMUNetError(f"the folder {data} {empty}: {_HELP}")
     parts = [part_name(folder.name) for folder in folders]
-    if len(folders) > 1 and None not in parts and len(set(parts)) == len(parts):
+    whole = None not in parts and len(set(parts)) == len(parts) and not challenges
+    if len(folders) > 1 and whole:
         pairs = [
             (part, images, masks)
             for part, folder in zip(parts, folders, strict=True)
@@ -113,13 +104,16 @@ def find_dataset(data: Path, images: Path | None = None, masks: Path | None = No
             f"the folder {data} holds {len(folders)} data sets "
             f"({listed(folder.name for folder in folders)}); name the one you mean"
         )
-    found = _layout(folders[0])
+    found = challenges.get(folders[0]) or _layout(folders[0])
     assert found is not None  # its pairs were just seen
     return found
 
 
 def _layout(folder: Path) -> Dataset | None:
     """The data set that lies directly in `folder`."""
+    challenge = _challenge(folder)
+    if challenge is not None:
+        return challenge
     name, pairs = find_pairs(folder)
     if pairs:
         return _from_folders(name, folder, pairs)
@@ -131,6 +125,14 @@ def _layout(folder: Path) -> Dataset | None:
             f"({listed(path.name for path in tables)}); name the one you mean"
         )
     return _from_csv(tables[0]) if tables else None
+
+
+def _challenge(folder: Path) -> Dataset | None:
+    """A layout that describes itself in `folder`, as challenges publish their data."""
+    for find in (find_decathlon, find_drive, find_brats):
+        if (found := find(folder)) is not None:
+            return _with_split_table(replace(found, cases=_sorted(found.cases)))
+    return None
 
 
 def _inside(root: Path, folder: Path) -> Path:
@@ -199,7 +201,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
         elif path.exists():
             if not is_image(path):
                 raise HyMUNetError(
-                    f"{path} is no image by its name; expected {listed(SUFFIXES, 9)}: export it as "
+                    f"{path} is no image by its name; expected {listed(SUFFIXES, len(SUFFIXES))}: export it as "
                     "one of them"
                 )
             chosen = [path]
@@ -209,7 +211,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
                 raise HyMUNetError(f"{given} does not exist and matches nothing; check the path")
             chosen = [file for file in chosen if is_image(file)]
         if not chosen:
-            raise HyMUNetError(f"{given} holds no images; expected {listed(SUFFIXES, 9)}")
+            raise HyMUNetError(f"{given} holds no images; expected {listed(SUFFIXES, len(SUFFIXES))}")
         for file in chosen:
             found.setdefault(os.path.realpath(file), file)
     if not found:
@@ -249,41 +251,3 @@ def _check_names(paths: Iterable[Path]) -> None:
 
 def _visible(file: Path, below: Path) -> bool:
     return not any(part.startswith(".") for part in file.relative_to(below).parts)
-
-
-def read_case(
-    case: Case, in_channels: int | None, num_labels: int
-) -> tuple[Image, Mask, np.ndarray | None]:
-    """Image, mask and the area that counts (bool, or None: everywhere), all of one size.
-
-    Args:
-        case: Must have a label. Its spacing, where set, goes before the file's.
-        in_channels: As in `read_image`.
-        num_labels: Classes, background included.
-
-    Raises:
-        HyMUNetError: If a file cannot be read, the sizes differ, or no pixel counts.
-    """
-    if case.label is None:
-        raise HyMUNetError(f"case {case.id} has no mask; training and evaluation need one")
-    image = read_image(case.channels, in_channels)
-    mask = read_mask(case.label, num_labels)
-    _check_sizes(case, image, mask.labels, case.label, "mask")
-    if case.spacing_mm is not None:
-        image = replace(image, spacing_mm=case.spacing_mm)
-    if case.valid is None:
-        return image, mask, None
-    valid = read_mask(case.valid, 2).labels.astype(bool)
-    _check_sizes(case, image, valid, case.valid, "valid area")
-    if not valid.any():
-        raise HyMUNetError(f"case {case.id}: the valid area {case.valid} is empty; nothing counts")
-    return image, mask, valid
-
-
-def _check_sizes(case: Case, image: Image, other: np.ndarray, path: Path, what: str) -> None:
-    if image.pixels.shape[1:] != other.shape:
-        raise HyMUNetError(
-            f"case {case.id}: the image {case.channels[0]} has size {image.pixels.shape[1:]}, the "
-            f"{what} {path} has {other.shape}; expected the same: they may belong to different "
-            "cases, or one was resized or turned without the other"
-        )

@@ -13,21 +13,33 @@ from hymunet.data.decode import (
     decode_picture,
     picture_channels,
 )
+from hymunet.data.label_map import map_labels
 from hymunet.data.masks_io import (
     VOLUME_SUFFIXES,
     Mask,
     class_indices,
+    histogram,
     import_nibabel,
     is_volume,
     listed,
     stored_values,
+    whole_numbers,
     write_mask,
 )
 from hymunet.errors import HyMUNetError, NonFiniteError
 
-__all__ = ["SUFFIXES", "Image", "Mask", "read_image", "read_mask", "stem_of", "write_mask"]
+__all__ = [
+    "SUFFIXES",
+    "Image",
+    "Mask",
+    "read_image",
+    "read_mask",
+    "stem_of",
+    "values_in_mask",
+    "write_mask",
+]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", *VOLUME_SUFFIXES)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *VOLUME_SUFFIXES)
 MAX_PIXELS = 250_000_000
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -66,8 +78,8 @@ def read_image(
     16-bit grey stays uint16, other numbers become float32.
 
     Args:
-        paths: PNG, JPEG, TIFF, BMP, WebP (recognised by content) or NIfTI (by name); several are
-            stacked along the channel axis in the order given.
+        paths: PNG, JPEG, TIFF, BMP, WebP, GIF (recognised by content) or NIfTI (by name);
+            several are stacked along the channel axis in the order given.
         in_channels: Channels wanted. A grey image becomes RGB by repetition for 3, an RGB one its
             luma for 1; with as many files as channels, each RGB file becomes its luma. None: as
             stored.
@@ -104,33 +116,62 @@ def read_image(
     return _with_channels(whole, in_channels, listed(paths, 4))
 
 
-def read_mask(path: Path, num_labels: int = 2, max_pixels: int = MAX_PIXELS) -> Mask:
+def read_mask(
+    path: Path,
+    num_labels: int = 2,
+    max_pixels: int = MAX_PIXELS,
+    label_map: Sequence[tuple[int, int]] | None = None,
+    ignore_label: int | None = None,
+) -> Mask:
     """Reads a mask as class indices; EXIF orientation applies as it does to images.
 
-    Understood: 0/1, 0/255, class indices, bool, 1-bit, palette (its indices), RGB with three equal
-    channels, an opaque alpha channel, whole numbers in 16-bit, float and NIfTI files, and for
-    num_labels 2 also a binary mask greyed by JPEG (cut at 128).
+    Understood: 0/1, 0/255, class indices, bool, 1-bit, palette (its indices; of a GIF its greys),
+    RGB with three equal channels, an opaque alpha channel, whole numbers in 16-bit, float and NIfTI
+    files, and for num_labels 2 also a binary mask greyed by JPEG (cut at 128).
 
     Args:
         path: The mask.
         num_labels: Number of classes, background included: 2 for one structure.
         max_pixels: As in `read_image`.
+        label_map: (stored value, class index) pairs, see `Case`; None: class indices are stored.
+        ignore_label: Stored value of pixels that do not count; they come back in `Mask.ignored`,
+            as background.
 
     Raises:
-        HyMUNetError: If the file cannot be read, or holds other values than the classes; the
-            message lists the values found.
+        HyMUNetError: If the file cannot be read, or holds other values than the classes or those
+            of the map; the message lists the values found.
     """
     path = Path(path)
-    if is_volume(path):
-        stored, _, _, notes = _read_volume(path, max_pixels)
-        if len(stored) != 1:
-            raise HyMUNetError(
-                f"mask {path} has {len(stored)} channels; expected one volume of class indices"
-            )
-        return class_indices(stored[0], path, num_labels, False, notes)
-    picture, notes, lossy = decode_picture(path, max_pixels)
-    values, notes = stored_values(picture, path, notes)
-    return class_indices(values, path, num_labels, lossy, notes)
+    values, lossy, notes = _read_stored(path, max_pixels)
+    if label_map is None and ignore_label is None:
+        return class_indices(values, path, num_labels, lossy, notes)
+    values, ignored, said = map_labels(values, path, label_map, ignore_label, num_labels)
+    mask = class_indices(values, path, num_labels, lossy, [*notes, *said])
+    return replace(mask, ignored=ignored)
+
+
+def values_in_mask(path: Path, max_pixels: int = MAX_PIXELS) -> list[int]:
+    """The values that occur in a mask as they are stored, ascending.
+
+    Raises:
+        HyMUNetError: If it cannot be read, or holds other than whole numbers.
+    """
+    values, _, _ = _read_stored(path, max_pixels)
+    return [int(value) for value in histogram(whole_numbers(values, path))[0]]
+
+
+def _read_stored(path: Path, max_pixels: int) -> tuple[np.ndarray, bool, list[str]]:
+    """(*spatial) values of a mask, whether they went through lossy compression, notes."""
+    if not is_volume(path):
+        picture, notes, lossy = decode_picture(path, max_pixels)
+        values, notes = stored_values(picture, path, notes)
+        return values, lossy, notes
+    stored, _, _, notes = _read_volume(path, max_pixels)
+    if len(stored) != 1:
+        raise HyMUNetError(
+            f"mask {path} has {len(stored)} channels; expected one volume of class indices"
+        )
+    return stored[0], False, notes
 
 
 def _read_one(path: Path, max_pixels: int) -> Image:

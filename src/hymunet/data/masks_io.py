@@ -35,10 +35,12 @@ class Mask:
         labels: Class index of each pixel, uint8, (height, width) or (depth, height, width);
             0 is background.
         notes: What was understood on reading, for instance "values 0 and 255 read as 0 and 1".
+        ignored: Pixels of the label to be ignored, bool, the shape of `labels`; None: none is.
     """
 
     labels: np.ndarray
     notes: tuple[str, ...] = ()
+    ignored: np.ndarray | None = None
 
 
 def import_nibabel(path: Path) -> ModuleType:
@@ -125,8 +127,8 @@ def class_indices(
         raise HyMUNetError(
             f"num_labels is {num_labels}; expected 2 (background and one structure) to 256"
         )
-    values = _whole_numbers(values, path)
-    found, counts = _histogram(values)
+    values = whole_numbers(values, path)
+    found, counts = histogram(values)
     if found[0] >= 0 and found[-1] < num_labels:
         return Mask(values.astype(np.uint8), tuple(notes))
     if num_labels == 2:
@@ -157,8 +159,12 @@ def class_indices(
     )
 
 
-def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
-    """Integer values; floats are accepted when they are whole up to a scaling's rounding."""
+def whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Integer values; floats are accepted when they are whole up to a scaling's rounding.
+
+    Raises:
+        HyMUNetError: If values are no whole numbers, infinite, or beyond any label.
+    """
     if values.dtype == bool:
         return values.astype(np.uint8)
     if np.issubdtype(values.dtype, np.integer):
@@ -184,7 +190,7 @@ def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
     return rounded.astype(np.int64)
 
 
-def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values that occur, ascending, and how often; counting beats sorting for small integers."""
     if values.dtype in (np.uint8, np.uint16):
         counts = np.bincount(values.ravel())

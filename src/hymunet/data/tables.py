@@ -97,10 +97,7 @@ def read_cases(path: Path) -> tuple[list[Case], dict[str, str] | None, list[str]
         image, mask = file(row, "image", number), file(row, "mask", number)
         valid = file(row, "valid", number) if row.get("valid") else None
         id = row.get("case") or stem_of(image)
-        if _NOT_IN_NAMES.search(id):
-            raise HyMUNetError(
-                f"{path}: the case {id!r} cannot name a file; use letters, digits, - and _"
-            )
+        check_case_name(id, path)
         cases.append(Case(id, (image,), mask, valid, row.get("group") or None))
     if missing:
         raise HyMUNetError(
@@ -115,6 +112,18 @@ def read_cases(path: Path) -> tuple[list[Case], dict[str, str] | None, list[str]
     table = {case.id: row["split"] for case, row in zip(cases, rows, strict=True)}
     split = check_table(table, table, str(path))
     return cases, split, [*notes, f"split taken from {path.name}"]
+
+
+def check_case_name(id: str, where: Path) -> None:
+    """Refuses a case that cannot name a file.
+
+    Raises:
+        HyMUNetError: Naming it.
+    """
+    if _NOT_IN_NAMES.search(id) or not id.strip(". "):
+        raise HyMUNetError(
+            f"{where}: the case {id!r} cannot name a file; use letters, digits, - and _"
+        )
 
 
 def check_unique(named: Iterable[tuple[str, Path]], what: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hymunet.data.case import Case
-from hymunet.data.image_io import read_image, read_mask
+from hymunet.data.case_io import read_label
+from hymunet.data.image_io import read_image
 from hymunet.evaluation.formatting import format_interval, format_value, unit_of
 from hymunet.evaluation.provenance import how_made
 from hymunet.evaluation.seen import CUT, FORCED, OPTIMISTIC
@@ -135,9 +136,8 @@ def _tiles(
         shown = []
         for row in chosen:
             case = evaluation.sources[row["case"]]
-            assert case.label is not None
             pixels = read_image(case.channels, None).pixels if case.channels else None
-            truth = read_mask(case.label, labels).labels
+            truth = read_label(case, labels).labels
             picture = thumbnail(pixels, truth, predict(case))
             shown.append({"case": case.id, "dice": dices[case.id], "picture": picture})
         groups.append({"title": title, "cases": shown})

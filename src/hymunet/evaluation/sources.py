@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hymunet.data.case import Case
-from hymunet.data.formats import Dataset
+from hymunet.data.case import Case, Dataset
 from hymunet.data.image_io import SUFFIXES, Image, read_mask, stem_of
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
@@ -155,7 +154,8 @@ def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labe
         )
 
     def predict(case: Case, image: Image | None) -> np.ndarray:
-        return read_mask(files[keys[case.id]][0], num_labels).labels
+        # a mask that another tool made holds the values of the masks it was made from
+        return read_mask(files[keys[case.id]][0], num_labels, label_map=case.label_map).labels
 
     classes = [f"class {i}" for i in range(1, num_labels)] if num_labels > 2 else ["foreground"]
     return Source(str(folder), predict, classes)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hymunet.data.case import Case
-from hymunet.data.formats import Dataset, find_dataset, read_case
-from hymunet.data.image_io import Image, read_image, read_mask, stem_of
+from hymunet.data.case import Case, Dataset
+from hymunet.data.case_io import read_case, read_label
+from hymunet.data.formats import find_dataset
+from hymunet.data.image_io import Image, read_image, stem_of
 from hymunet.data.masks_io import is_volume, listed
 from hymunet.data.splits import PARTS, Split, load_split, read_split
 from hymunet.errors import HyMUNetError
@@ -73,7 +74,7 @@ def read_truth(case: Case, in_channels: int | None, num_labels: int) -> Truth:
     """
     if not case.channels:
         assert case.label is not None
-        labels = read_mask(case.label, num_labels).labels
+        labels = read_label(case, num_labels).labels
         return Truth(None, labels, None, case.spacing_mm or _spacing_of_mask(case.label))
     image, reference, valid = read_case(case, in_channels, num_labels)
     return Truth(image, reference.labels, valid, image.spacing_mm)

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from hymunet.console import say
 from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache, CaseFacts, kind_of
-from hymunet.data.case import Case
+from hymunet.data.case import Case, Dataset
+from hymunet.data.case_io import read_case
 from hymunet.data.duplicates import hash_images, near_duplicate_groups
-from hymunet.data.formats import Dataset, read_case
 from hymunet.data.image_io import read_image
 from hymunet.data.masks_io import listed
 from hymunet.data.preprocess import Preprocess
