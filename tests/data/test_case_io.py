@@ -56,7 +56,9 @@ def test_stored_values_become_the_classes_of_the_case(tmp_path):
     assert read_case(case, 3, 4)[1].labels.tolist() == [[0, 2, 1], [3, 3, 0]]
     assert read_label(case, 4).labels.tolist() == [[0, 2, 1], [3, 3, 0]]
     assert read_case(case, 3, 4)[2] is None
-    with pytest.raises(HyMUNetError, match=r"m.png holds 3 values that .*\(1, 2, 4\); expected 0, 9"):
+    with pytest.raises(
+        HyMUNetError, match=r"m.png holds 3 values that .*\(1, 2, 4\); expected 0, 9"
+    ):
         read_case(Case("x", (image,), mask, label_map=((0, 0), (9, 1))), 3, 4)
 
 

@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from hymunet.data.case import Case
-from hymunet.data.image_io import Image, Mask, read_image, read_mask
+from hymunet.data.image_io import (
+    Image,
+    Mask,
+    read_image,
+    read_mask,
+    read_stored_mask,
+    same_grid,
+)
+from hymunet.data.label_map import map_labels
 from hymunet.errors import HyMUNetError
 
 
@@ -30,25 +38,55 @@ def read_case(
         raise HyMUNetError(f"case {case.id} has no mask; training and evaluation need one")
     image = read_image(case.channels, in_channels)
     mask = read_label(case, num_labels)
-    _check_sizes(case, image, mask.labels, case.label, "mask")
+    _check_same_grid(case, image, mask.labels, mask.affine, case.label, "mask")
     if case.spacing_mm is not None:
         image = replace(image, spacing_mm=case.spacing_mm)
+    return image, mask, _valid_area(case, image, mask.ignored)
+
+
+def read_stored_case(
+    case: Case,
+) -> tuple[Image, np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Image with all its channels, values of the mask, the area that counts, notes; for looking at
+    a data set whose classes are not known yet.
+
+    The values are class indices where the case has a label map, else the whole numbers that stand
+    in the file.
+
+    Raises:
+        HyMUNetError: As `read_case`, but for the number of classes.
+    """
+    if case.label is None:
+        raise HyMUNetError(f"case {case.id} has no mask; training and evaluation need one")
+    image = read_image(case.channels, None)
+    stored = read_stored_mask(case.label)
+    ends = (case.label_map, case.ignore_label, 256)
+    values, ignored, said = map_labels(stored.values, case.label, *ends)
+    _check_same_grid(case, image, values, stored.affine, case.label, "mask")
+    if case.spacing_mm is not None:
+        image = replace(image, spacing_mm=case.spacing_mm)
+    valid = _valid_area(case, image, ignored)
+    return image, values, valid, (*image.notes, *stored.notes, *said)
+
+
+def _valid_area(case: Case, image: Image, ignored: np.ndarray | None) -> np.ndarray | None:
     valid = None
     if case.valid is not None:
-        valid = read_mask(case.valid, 2).labels.astype(bool)
-        _check_sizes(case, image, valid, case.valid, "valid area")
+        area = read_mask(case.valid, 2)
+        valid = area.labels.astype(bool)
+        _check_same_grid(case, image, valid, area.affine, case.valid, "valid area")
         if not valid.any():
             raise HyMUNetError(
                 f"case {case.id}: the valid area {case.valid} is empty; nothing counts"
             )
-    if mask.ignored is not None:
-        valid = ~mask.ignored if valid is None else valid & ~mask.ignored
+    if ignored is not None:
+        valid = ~ignored if valid is None else valid & ~ignored
         if not valid.any():
             raise HyMUNetError(
                 f"case {case.id}: all of {case.label} that would count is {case.ignore_label}, the "
                 "label to be ignored; leave the case out"
             )
-    return image, mask, valid
+    return valid
 
 
 def read_label(case: Case, num_labels: int) -> Mask:
@@ -59,10 +97,19 @@ def read_label(case: Case, num_labels: int) -> Mask:
     )
 
 
-def _check_sizes(case: Case, image: Image, other: np.ndarray, path: Path, what: str) -> None:
+def _check_same_grid(
+    case: Case, image: Image, other: np.ndarray, affine: np.ndarray | None, path: Path, what: str
+) -> None:
     if image.pixels.shape[1:] != other.shape:
         raise HyMUNetError(
             f"case {case.id}: the image {case.channels[0]} has size {image.pixels.shape[1:]}, the "
             f"{what} {path} has {other.shape}; expected the same: they may belong to different "
             "cases, or one was resized or turned without the other"
+        )
+    if image.affine is not None and affine is not None and not same_grid(image.affine, affine):
+        apart = np.abs(image.affine - affine).max()
+        raise HyMUNetError(
+            f"case {case.id}: the {what} {path} lies on another grid than the image "
+            f"{case.channels[0]}: their affines differ by up to {apart:.4g}; expected the same "
+            "place, voxel size and orientation: resample the one onto the other"
         )

@@ -211,7 +211,9 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
                 raise HyMUNetError(f"{given} does not exist and matches nothing; check the path")
             chosen = [file for file in chosen if is_image(file)]
         if not chosen:
-            raise HyMUNetError(f"{given} holds no images; expected {listed(SUFFIXES, len(SUFFIXES))}")
+            raise HyMUNetError(
+                f"{given} holds no images; expected {listed(SUFFIXES, len(SUFFIXES))}"
+            )
         for file in chosen:
             found.setdefault(os.path.realpath(file), file)
     if not found:

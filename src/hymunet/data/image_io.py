@@ -32,8 +32,11 @@ __all__ = [
     "SUFFIXES",
     "Image",
     "Mask",
+    "StoredMask",
     "read_image",
     "read_mask",
+    "read_stored_mask",
+    "same_grid",
     "stem_of",
     "values_in_mask",
     "write_mask",
@@ -41,6 +44,7 @@ __all__ = [
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *VOLUME_SUFFIXES)
 MAX_PIXELS = 250_000_000
+_SHEAR = 1e-3  # cosine of the angle between axes: rounding of a header's float32 stays below 1e-5
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -62,6 +66,23 @@ class Image:
     spacing_mm: tuple[float, ...] | None = None
     affine: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredMask:
+    """What stands in the file of a mask.
+
+    Args:
+        values: (*spatial), bool, integer or float.
+        lossy: Whether the file was compressed with loss, so that values are blurred.
+        affine: As in `Image`.
+        notes: What the decoder had to say.
+    """
+
+    values: np.ndarray
+    lossy: bool
+    affine: np.ndarray | None
+    notes: tuple[str, ...]
 
 
 def stem_of(path: Path) -> str:
@@ -102,7 +123,7 @@ def read_image(
                 f"channels of one image differ in size: {paths[0]} is {first.pixels.shape[1:]}, "
                 f"{path} is {image.pixels.shape[1:]}; resample them to one grid first"
             )
-        if not _same_grid(image.affine, first.affine):
+        if not same_grid(image.affine, first.affine):
             raise HyMUNetError(
                 f"channels of one image lie on different grids: the affine of {path} is not that "
                 f"of {paths[0]}; register and resample them to one grid first"
@@ -142,12 +163,14 @@ def read_mask(
             of the map; the message lists the values found.
     """
     path = Path(path)
-    values, lossy, notes = _read_stored(path, max_pixels)
+    stored = read_stored_mask(path, max_pixels)
+    values, lossy, affine = stored.values, stored.lossy, stored.affine
     if label_map is None and ignore_label is None:
-        return class_indices(values, path, num_labels, lossy, notes)
+        mask = class_indices(values, path, num_labels, lossy, stored.notes)
+        return replace(mask, affine=affine)
     values, ignored, said = map_labels(values, path, label_map, ignore_label, num_labels)
-    mask = class_indices(values, path, num_labels, lossy, [*notes, *said])
-    return replace(mask, ignored=ignored)
+    mask = class_indices(values, path, num_labels, lossy, [*stored.notes, *said])
+    return replace(mask, ignored=ignored, affine=affine)
 
 
 def values_in_mask(path: Path, max_pixels: int = MAX_PIXELS) -> list[int]:
@@ -156,22 +179,26 @@ def values_in_mask(path: Path, max_pixels: int = MAX_PIXELS) -> list[int]:
     Raises:
         HyMUNetError: If it cannot be read, or holds other than whole numbers.
     """
-    values, _, _ = _read_stored(path, max_pixels)
-    return [int(value) for value in histogram(whole_numbers(values, path))[0]]
+    stored = read_stored_mask(Path(path), max_pixels)
+    return [int(value) for value in histogram(whole_numbers(stored.values, path))[0]]
 
 
-def _read_stored(path: Path, max_pixels: int) -> tuple[np.ndarray, bool, list[str]]:
-    """(*spatial) values of a mask, whether they went through lossy compression, notes."""
+def read_stored_mask(path: Path, max_pixels: int = MAX_PIXELS) -> StoredMask:
+    """A mask with the values that stand in its file, not yet understood as classes.
+
+    Raises:
+        HyMUNetError: If it cannot be read or is no single channel.
+    """
     if not is_volume(path):
         picture, notes, lossy = decode_picture(path, max_pixels)
         values, notes = stored_values(picture, path, notes)
-        return values, lossy, notes
-    stored, _, _, notes = _read_volume(path, max_pixels)
+        return StoredMask(values, lossy, None, tuple(notes))
+    stored, _, affine, notes = _read_volume(path, max_pixels)
     if len(stored) != 1:
         raise HyMUNetError(
             f"mask {path} has {len(stored)} channels; expected one volume of class indices"
         )
-    return stored[0], False, notes
+    return StoredMask(stored[0], False, affine, tuple(notes))
 
 
 def _read_one(path: Path, max_pixels: int) -> Image:
@@ -224,16 +251,35 @@ def _read_volume(
         values = values.astype(values.dtype.newbyteorder("="))
     if len(shape) < 4:
         values = values[None]
+    _check_affine(path, affine)
     sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[: min(len(shape), 3)][::-1]
     if unit not in ("mm", "micron", "meter"):
         notes.append("unit of length not stated, taken as mm")
     sizes = sizes * {"micron": 1e-3, "meter": 1e3}.get(unit, 1.0)
-    if np.isfinite(sizes).all() and (sizes > 0).all():
-        return values, tuple(float(size) for size in sizes), affine, notes
-    return values, None, affine, [*notes, "voxel size in the header is unusable, spacing unknown"]
+    return values, tuple(float(size) for size in sizes), affine, notes
 
 
-def _same_grid(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+def _check_affine(path: Path, affine: np.ndarray) -> None:
+    """Raises HyMUNetError unless the three axes have lengths and stand at right angles."""
+    axes = affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(affine).all() or (lengths <= 0).any():
+        raise HyMUNetError(
+            f"the affine of {path} has axes of length {listed(lengths.round(6))}; expected three "
+            "finite lengths above 0: voxels without a size cannot be measured. Write the right "
+            "affine, or none, with the voxel size in the header"
+        )
+    cosines = np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max()
+    if cosines > _SHEAR:
+        raise HyMUNetError(
+            f"the affine of {path} is sheared: two axes stand at {np.degrees(np.arccos(cosines)):.1f}"
+            " degrees; expected right angles, as distances are measured along the axes: resample "
+            "the volume to an orthogonal grid first"
+        )
+
+
+def same_grid(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether two affines agree, to 0.01 of their unit; two unknown ones do, one alone does not."""
     if one is None or other is None:
         return one is other
     return np.allclose(one, other, rtol=1e-4, atol=1e-2)

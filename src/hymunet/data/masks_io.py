@@ -36,11 +36,13 @@ class Mask:
             0 is background.
         notes: What was understood on reading, for instance "values 0 and 255 read as 0 and 1".
         ignored: Pixels of the label to be ignored, bool, the shape of `labels`; None: none is.
+        affine: Of a volume, see `hymunet.data.image_io.Image`.
     """
 
     labels: np.ndarray
     notes: tuple[str, ...] = ()
     ignored: np.ndarray | None = None
+    affine: np.ndarray | None = None
 
 
 def import_nibabel(path: Path) -> ModuleType:

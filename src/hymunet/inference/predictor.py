@@ -148,9 +148,7 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def probability(
-        self, pixels: Tensor, spacing_mm: tuple[float, ...] | None = None
-    ) -> Tensor:
+    def probability(self, pixels: Tensor, spacing_mm: tuple[float, ...] | None = None) -> Tensor:
         """Batch of decoded images (B, channels, *spatial) of one spacing -> probabilities
         (B, num_classes, *spatial) on the same grid."""
         images = self.preprocess(pixels, spacing_mm)
