@@ -1,4 +1,4 @@
-"""BraTS's folders: both namings, one order of channels, and the challenge's regions from any labels."""
+"""BraTS's folders: both namings, one order of channels, the challenge's regions from any labels."""
 
 import shutil
 
@@ -152,5 +152,7 @@ def test_flaws_are_named(tmp_path):
 def test_cases_of_one_name_in_two_folders_are_refused(tmp_path):
     case(tmp_path, "a", (0, 1, 2, 4))
     shutil.copytree(tmp_path / "a", tmp_path / "copy")
-    with pytest.raises(HyMUNetError, match=r"1 cases of .* have a name that another one has: a and"):
+    with pytest.raises(
+        HyMUNetError, match=r"1 cases of .* have a name that another one has: a and"
+    ):
         find_dataset(tmp_path)

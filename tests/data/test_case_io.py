@@ -56,7 +56,9 @@ def test_stored_values_become_the_classes_of_the_case(tmp_path):
     assert read_case(case, 3, 4)[1].labels.tolist() == [[0, 2, 1], [3, 3, 0]]
     assert read_label(case, 4).labels.tolist() == [[0, 2, 1], [3, 3, 0]]
     assert read_case(case, 3, 4)[2] is None
-    with pytest.raises(HyMUNetError, match=r"m.png holds 3 values that .*\(1, 2, 4\); expected 0, 9"):
+    with pytest.raises(
+        HyMUNetError, match=r"m.png holds 3 values that .*\(1, 2, 4\); expected 0, 9"
+    ):
         read_case(Case("x", (image,), mask, label_map=((0, 0), (9, 1))), 3, 4)
 
 
@@ -65,7 +67,7 @@ def test_what_is_ignored_does_not_count_nor_does_what_is_not_valid(tmp_path):
     mask = save(tmp_path / "m.png", np.array([[0, 1, 2], [1, 2, 0]], np.uint8))
     field = save(tmp_path / "v.png", np.array([[255, 0, 255], [255, 255, 255]], np.uint8))
     case = Case("x", (image,), mask, ignore_label=2)
-    read, labels, valid = read_case(case, 3, 2)
+    _, labels, valid = read_case(case, 3, 2)
     assert labels.labels.tolist() == [[0, 1, 0], [1, 0, 0]]
     assert valid.tolist() == [[True, True, False], [True, False, True]]
     both = read_case(Case("x", (image,), mask, field, ignore_label=2), 3, 2)[2]

@@ -91,7 +91,11 @@ def test_flaws_are_named(tmp_path):
     twin = picture(folder / "images" / "21_training.png", np.zeros((6, 8, 3), np.uint8))
     refuse(r"holds both 21_training.png and 21_training.tif; keep one")
     twin.unlink()
-    for name in ("images/22_training.tif", "1st_manual/22_manual1.gif", "mask/22_training_mask.gif"):
+    for name in (
+        "images/22_training.tif",
+        "1st_manual/22_manual1.gif",
+        "mask/22_training_mask.gif",
+    ):
         path = folder / name
         path.rename(folder / "away")
         refuse(r"the numbers 22 are not in all of images, 1st_manual and mask; expected for each")

@@ -115,7 +115,11 @@ def test_a_region_holds_the_same_pixels_before_and_after(regions, make_nested):
 @pytest.mark.parametrize(
     ("labels", "order", "words"),
     [
-        (["background", "a"], None, r"the labels are \['background', 'a'\]; expected {\"background"),
+        (
+            ["background", "a"],
+            None,
+            r"the labels are \['background', 'a'\]; expected {\"background",
+        ),
         ({"background": 0}, None, r"labels are 0 beside the background"),
         ({}, None, r"labels are 0 beside the background"),
         ({"background": 1, "a": 2}, None, r"'background' has the value 1; expected 0 for the"),
@@ -129,7 +133,11 @@ def test_a_region_holds_the_same_pixels_before_and_after(regions, make_nested):
         ({"0": "background", "1": "a", "2": "a"}, None, r"two labels are called 'a'"),
         ({"background": 0, "a": 1, "ignore": 1}, None, r"to be ignored is 1; expected .* another"),
         ({"background": 0, "a": 1, "ignore": [2, 3]}, None, r"'ignore' has the value \[2, 3\]"),
-        ({"background": 0, "a": [1, 2], "b": 2}, [1], r"regions_class_order is \[1\]; .* 2 regions"),
+        (
+            {"background": 0, "a": [1, 2], "b": 2},
+            [1],
+            r"regions_class_order is \[1\]; .* 2 regions",
+        ),
         ({f"a{v}": v for v in range(1, 257)}, None, r"labels are 256 beside"),
     ],
 )

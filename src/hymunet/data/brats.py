@@ -124,8 +124,9 @@ def _look_into(folder: Path) -> _Folder:
 def _check_whole(root: Path, found: Sequence[_Folder]) -> None:
     if not any("seg" in child.files for child in found):
         raise HyMUNetError(
-            f"none of the {len(found)} cases of {root} has a segmentation; expected CASE_seg.nii.gz "
-            "or CASE-seg.nii.gz in each: the challenge keeps those of its validation set to itself"
+            f"none of the {len(found)} cases of {root} has a segmentation; expected "
+            "CASE_seg.nii.gz or CASE-seg.nii.gz in each: the challenge keeps those of its "
+            "validation set to itself, so name the training data"
         )
     problems = []
     for child in found:
@@ -165,8 +166,8 @@ def _scheme(root: Path, values: set[int], separator: str, notes: list[str]) -> L
         return LabelScheme(_TUMOUR, ((0, 0), (1, 2), (2, 1), (enhancing, 3)), _REGIONS)
     if min(values) < 0 or max(values) > 255:
         raise HyMUNetError(
-            f"the masks of {root} hold the values {listed(sorted(values))}; expected labels such as "
-            "0, 1, 2 and 4: check that the files ending in seg are segmentations"
+            f"the masks of {root} hold the values {listed(sorted(values))}; expected labels "
+            "such as 0, 1, 2 and 4: check that the files ending in seg are segmentations"
         )
     notes.append(
         f"the masks hold {listed(sorted(values))}, which are not the labels of BraTS 2020 to 2023; "

@@ -114,5 +114,7 @@ def _numbered(folder: Path, pattern: re.Pattern[str], notes: list[str]) -> dict[
             found[match[1]] = path
     if others:
         name = f"{folder.parent.name}/{folder.name}"
-        notes.append(f"{len(others)} entries of {name} are not DRIVE's, not used: {listed(others, 4)}")
+        notes.append(
+            f"{len(others)} entries of {name} are not DRIVE's, not used: {listed(others, 4)}"
+        )
     return found
