@@ -36,11 +36,13 @@ _REGIONS = {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)}
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder that may be a case: files by what they are ("flair", "seg", ...), names it holds."""
+    """A folder that may be a case: files by what they are ("flair", "seg", ...), those that there
+    are twice, and what else it holds."""
 
     path: Path
     names: frozenset[tuple[str, str]]  # (case, separator)
     files: dict[str, Path]
+    twice: tuple[str, ...]
     others: tuple[str, ...]
 
     def looks_like_a_case(self) -> bool:
@@ -98,6 +100,7 @@ def find_brats(folder: Path) -> Dataset | None:
 def _look_into(folder: Path) -> _Folder:
     names: set[tuple[str, str]] = set()
     files: dict[str, Path] = {}
+    twice: list[str] = []
     others: list[str] = []
     try:
         paths = sorted(folder.iterdir())
@@ -113,12 +116,10 @@ def _look_into(folder: Path) -> _Folder:
         ending = (match[3] or match[5]).lower()
         kind = "seg" if ending == "seg" else CHANNELS[_ENDINGS[separator].index(ending)]
         names.add((match[1], separator))
-        if kind in files and len(names) == 1:
-            raise HyMUNetError(
-                f"{folder} holds both {files[kind].name} and {path.name}; keep one of them"
-            )
+        if kind in files:
+            twice.append(f"{files[kind].name} and {path.name}")
         files[kind] = path
-    return _Folder(folder, frozenset(names), files, tuple(others))
+    return _Folder(folder, frozenset(names), files, tuple(twice), tuple(others))
 
 
 def _check_whole(root: Path, found: Sequence[_Folder]) -> None:
@@ -134,6 +135,8 @@ def _check_whole(root: Path, found: Sequence[_Folder]) -> None:
         if len(child.names) > 1:
             cases = sorted({name for name, _ in child.names})
             problems.append(f"{child.path.name} holds files of several cases ({listed(cases, 3)})")
+        elif child.twice:
+            problems.append(f"{child.path.name} holds both {listed(child.twice, 3)}")
         elif lacking:
             there = f"; it holds {listed(child.others, 3)}" if child.others else ""
             problems.append(f"{child.path.name} has no {', '.join(lacking)}{there}")

@@ -201,8 +201,8 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
         elif path.exists():
             if not is_image(path):
                 raise HyMUNetError(
-                    f"{path} is no image by its name; expected {listed(SUFFIXES, 20)}: export it as "
-                    "one of them"
+                    f"{path} is no image by its name; expected {listed(SUFFIXES, 20)}: export it "
+                    "as one of them"
                 )
             chosen = [path]
         else:
