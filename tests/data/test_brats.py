@@ -1,4 +1,4 @@
-"""BraTS's folders: both namings, one order of channels, and the challenge's regions from any labels."""
+"""BraTS's folders: both namings, one order of channels, the challenge's regions from any labels."""
 
 import shutil
 
@@ -122,6 +122,15 @@ def test_what_lies_beside_is_told(tmp_path):
     assert "1 other files of the cases, not used: preview.png" in dataset.notes
 
 
+def test_folders_that_only_resemble_cases_are_left_alone(tmp_path):
+    for name in ("a", "b"):  # all cases in one folder: pairs, and files that are no case's
+        volume(tmp_path / "images" / f"{name}_t1.nii.gz", blocks(1, 2))
+        volume(tmp_path / "masks" / f"{name}_t1_seg.nii.gz", blocks(0, 1))
+    for name in ("c_seg.nii", "c_seg.nii.gz"):
+        volume(tmp_path / "old" / name, blocks(0, 1))
+    assert find_dataset(tmp_path).name == "folder pairs"
+
+
 def test_flaws_are_named(tmp_path):
     def refuse(words):
         with pytest.raises(HyMUNetError, match=words):
@@ -135,7 +144,7 @@ def test_flaws_are_named(tmp_path):
     shutil.rmtree(tmp_path / "b")
     shutil.rmtree(tmp_path / "c")
     twin = volume(tmp_path / "a" / "a_t1.nii", blocks(0, 1))
-    refuse(r"holds both a_t1.nii and a_t1.nii.gz; keep one")
+    refuse(r"1 of 1 cases .* a holds both a_t1.nii and a_t1.nii.gz. Expected")
     twin.unlink()
     stranger = volume(tmp_path / "a" / "z_t1.nii.gz", blocks(0, 1))
     case(tmp_path, "d", (0, 1))

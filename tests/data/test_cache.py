@@ -307,3 +307,21 @@ def test_the_cache_lies_there(tmp_path, monkeypatch):
     case = make_case(tmp_path)
     make_cache(None).prepare([case])
     assert len(entries(tmp_path / "a" / "b")) == 1
+
+
+def test_another_reading_of_the_same_mask_is_another_entry(tmp_path):
+    case = make_case(tmp_path)
+    stored = np.zeros((30, 41), np.uint8)
+    stored[:10], stored[20:] = 1, 2
+    case = replace(case, label=picture(tmp_path / "stored.png", stored))
+    cache = make_cache(tmp_path / "cache", None, "native", num_labels=3)
+    turned = replace(case, label_map=((0, 0), (1, 2), (2, 1)))
+    half = replace(case, ignore_label=2)
+    np.testing.assert_array_equal(cache.load(case).label.numpy(), stored)
+    np.testing.assert_array_equal(cache.load(turned).label.numpy(), np.array([0, 2, 1])[stored])
+    cached = cache.load(half)
+    np.testing.assert_array_equal(cached.label.numpy(), stored * (stored < 2))
+    np.testing.assert_array_equal(cached.valid.numpy(), stored < 2)
+    assert len(entries(tmp_path / "cache")) == 3
+    cache.facts(replace(turned))
+    assert len(entries(tmp_path / "cache")) == 3

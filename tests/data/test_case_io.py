@@ -67,7 +67,7 @@ def test_what_is_ignored_does_not_count_nor_does_what_is_not_valid(tmp_path):
     mask = save(tmp_path / "m.png", np.array([[0, 1, 2], [1, 2, 0]], np.uint8))
     field = save(tmp_path / "v.png", np.array([[255, 0, 255], [255, 255, 255]], np.uint8))
     case = Case("x", (image,), mask, ignore_label=2)
-    read, labels, valid = read_case(case, 3, 2)
+    _, labels, valid = read_case(case, 3, 2)
     assert labels.labels.tolist() == [[0, 1, 0], [1, 0, 0]]
     assert valid.tolist() == [[True, True, False], [True, False, True]]
     both = read_case(Case("x", (image,), mask, field, ignore_label=2), 3, 2)[2]

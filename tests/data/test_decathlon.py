@@ -1,4 +1,4 @@
-"""The Decathlon's layout: what dataset.json names is found and read, what it must not is refused."""
+"""The Decathlon's layout: what dataset.json names is found, what it must not name is refused."""
 
 import json
 

@@ -214,7 +214,7 @@ def test_several_files_are_stacked_in_the_order_given(tmp_path):
 # --- what is refused --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp", ".gif"])
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.9])
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
 def test_a_file_cut_short_is_never_half_a_picture(tmp_path, monkeypatch, suffix, fraction):
@@ -258,9 +258,53 @@ def test_files_that_are_no_pictures_are_named(tmp_path):
         read_image([])
 
 
+def gif(path, indices, palette, **options):
+    picture = Pillow.fromarray(indices, "P")
+    picture.putpalette(np.asarray(palette, np.uint8).ravel().tolist())
+    picture.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+def test_a_gif_is_what_it_shows(tmp_path, interlace):
+    colours = texture((6, 1))[:, 0]
+    indices = np.random.default_rng(0).integers(0, 6, (9, 7), dtype=np.uint8)
+    image = read_image(gif(tmp_path / "a.gif", indices, colours, interlace=interlace))
+    np.testing.assert_array_equal(image.pixels, colours[indices].transpose(2, 0, 1))
+    greys = np.array([7, 255, 0, 3, 90, 16], np.uint8)
+    path = gif(tmp_path / "b.gif", indices, np.repeat(greys[:, None], 3, 1), interlace=interlace)
+    grey = read_image(path, in_channels=None)
+    np.testing.assert_array_equal(grey.pixels, greys[indices][None])
+    assert grey.notes == ()
+    assert read_image(path).pixels.shape == (3, 9, 7)
+
+
+@pytest.mark.parametrize("values", [(0, 255), (255, 0), (0, 1), (1, 0)])
+def test_a_gif_mask_is_read_by_its_greys_in_whatever_order_they_stand(tmp_path, values):
+    indices = np.eye(5, dtype=np.uint8)
+    palette = [[value] * 3 for value in values]
+    mask = read_mask(gif(tmp_path / "a.gif", indices, palette))
+    np.testing.assert_array_equal(mask.labels, np.array(values)[indices] > 0)
+
+
+def test_gif_masks_of_several_classes_and_of_colours(tmp_path):
+    indices = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    values = np.array([2, 0, 1, 3, 0, 1])
+    path = gif(tmp_path / "a.gif", indices, np.repeat(values[:, None], 3, 1))
+    np.testing.assert_array_equal(read_mask(path, 4).labels, values[indices])
+    path = gif(tmp_path / "b.gif", indices, texture((6, 1)))
+    with pytest.raises(HyMUNetError, match=r"b.gif is a colour picture; expected class indices"):
+        read_mask(path, 6)
+    clear = gif(tmp_path / "c.gif", indices, texture((6, 1)), transparency=16)
+    assert "16-bit" not in str(read_image(clear).notes)  # 16 is an index here, no depth
+    clear = gif(tmp_path / "d.gif", indices, texture((6, 1)), transparency=2)
+    with pytest.raises(HyMUNetError, match=r"d.gif has transparent pixels"):
+        read_mask(clear, 6)
+
+
 def test_pages_and_frames_are_refused(tmp_path):
     pages = [Pillow.fromarray(texture(seed=n)) for n in range(3)]
-    for name in ("a.tif", "a.webp", "a.png"):
+    for name in ("a.tif", "a.webp", "a.png", "a.gif"):
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
         with pytest.raises(HyMUNetError, match=rf"{name} holds 3 pages or frames"):
             read_image(tmp_path / name)

@@ -17,6 +17,7 @@ from hymunet.errors import HyMUNetError
 from hymunet.evaluation.evaluate import evaluate, score_case
 from hymunet.evaluation.truth import read_truth
 from hymunet.metrics.case import METRICS, case_metrics
+from tests.data.drawn_files import described, picture
 
 SPLIT = ("train", "train", "train", "val", "test", "test")
 
@@ -327,3 +328,26 @@ def test_nested_structures_hold_the_ones_after_them(tmp_path):
     assert (whole["dice"], core["dice"]) == (1, 0)
     edge, _ = score_case(case, reference, predicted, ["edge", "core"])
     assert edge["dice"] == pytest.approx(2 * 32 / (36 + 32))
+
+
+def test_masks_of_other_tools_hold_the_values_of_the_data_set(tmp_path):
+    root = described(
+        tmp_path / "data",
+        {
+            "channel_names": {"0": "grey"},
+            "labels": {"background": 0, "far": 200, "near": 3, "ignore": 9},
+            "file_ending": ".png",
+        },
+    )
+    stored = np.zeros((16, 16), np.uint8)
+    stored[2:8, 2:8], stored[9:14, 9:14], stored[:2] = 3, 200, 9
+    picture(root / "imagesTr" / "a_0000.png", stored)
+    picture(root / "labelsTr" / "a.png", stored)
+    other = np.where(stored == 9, 3, stored).astype(np.uint8)  # wrong only where nothing counts
+    picture(tmp_path / "theirs" / "a.png", other)
+    result = evaluate(tmp_path / "theirs", root, output=tmp_path / "out", num_labels=3)
+    assert [row["dice"] for row in result.cases] == [1, 1]
+    assert [row["target_fraction"] > 0 for row in result.cases] == [True, True]
+    picture(tmp_path / "theirs" / "a.png", np.where(stored == 9, 4, stored).astype(np.uint8))
+    with pytest.raises(HyMUNetError, match=r"1 values that are no label of its data set \(4\)"):
+        evaluate(tmp_path / "theirs", root, num_labels=3)

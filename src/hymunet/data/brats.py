@@ -36,11 +36,13 @@ _REGIONS = {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)}
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder that may be a case: files by what they are ("flair", "seg", ...), names it holds."""
+    """A folder that may be a case: files by what they are ("flair", "seg", ...), those that there
+    are twice, and what else it holds."""
 
     path: Path
     names: frozenset[tuple[str, str]]  # (case, separator)
     files: dict[str, Path]
+    twice: tuple[str, ...]
     others: tuple[str, ...]
 
     def looks_like_a_case(self) -> bool:
@@ -98,6 +100,7 @@ def find_brats(folder: Path) -> Dataset | None:
 def _look_into(folder: Path) -> _Folder:
     names: set[tuple[str, str]] = set()
     files: dict[str, Path] = {}
+    twice: list[str] = []
     others: list[str] = []
     try:
         paths = sorted(folder.iterdir())
@@ -113,19 +116,18 @@ def _look_into(folder: Path) -> _Folder:
         ending = (match[3] or match[5]).lower()
         kind = "seg" if ending == "seg" else CHANNELS[_ENDINGS[separator].index(ending)]
         names.add((match[1], separator))
-        if kind in files and len(names) == 1:
-            raise HyMUNetError(
-                f"{folder} holds both {files[kind].name} and {path.name}; keep one of them"
-            )
+        if kind in files:
+            twice.append(f"{files[kind].name} and {path.name}")
         files[kind] = path
-    return _Folder(folder, frozenset(names), files, tuple(others))
+    return _Folder(folder, frozenset(names), files, tuple(twice), tuple(others))
 
 
 def _check_whole(root: Path, found: Sequence[_Folder]) -> None:
     if not any("seg" in child.files for child in found):
         raise HyMUNetError(
-            f"none of the {len(found)} cases of {root} has a segmentation; expected CASE_seg.nii.gz "
-            "or CASE-seg.nii.gz in each: the challenge keeps those of its validation set to itself"
+            f"none of the {len(found)} cases of {root} has a segmentation; expected "
+            "CASE_seg.nii.gz or CASE-seg.nii.gz in each: the challenge keeps those of its "
+            "validation set to itself, so name the training data"
         )
     problems = []
     for child in found:
@@ -133,6 +135,8 @@ def _check_whole(root: Path, found: Sequence[_Folder]) -> None:
         if len(child.names) > 1:
             cases = sorted({name for name, _ in child.names})
             problems.append(f"{child.path.name} holds files of several cases ({listed(cases, 3)})")
+        elif child.twice:
+            problems.append(f"{child.path.name} holds both {listed(child.twice, 3)}")
         elif lacking:
             there = f"; it holds {listed(child.others, 3)}" if child.others else ""
             problems.append(f"{child.path.name} has no {', '.join(lacking)}{there}")
@@ -165,8 +169,8 @@ def _scheme(root: Path, values: set[int], separator: str, notes: list[str]) -> L
         return LabelScheme(_TUMOUR, ((0, 0), (1, 2), (2, 1), (enhancing, 3)), _REGIONS)
     if min(values) < 0 or max(values) > 255:
         raise HyMUNetError(
-            f"the masks of {root} hold the values {listed(sorted(values))}; expected labels such as "
-            "0, 1, 2 and 4: check that the files ending in seg are segmentations"
+            f"the masks of {root} hold the values {listed(sorted(values))}; expected labels "
+            "such as 0, 1, 2 and 4: check that the files ending in seg are segmentations"
         )
     notes.append(
         f"the masks hold {listed(sorted(values))}, which are not the labels of BraTS 2020 to 2023; "

@@ -1,4 +1,4 @@
-"""The dataset.json that lies beside the images of the Decathlon and of nnU-Net, read and checked."""
+"""The dataset.json that lies beside images of the Decathlon and of nnU-Net, read and checked."""
 
 import json
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ def channels_of(content: dict[str, Any], where: Path) -> tuple[str, ...] | None:
     by_number = {int(key): str(name) for key, name in named.items()}
     if sorted(by_number) != list(range(len(named))):
         raise HyMUNetError(
-            f"{where}: the channels are numbered {listed(named)}; expected 0, 1, 2, ... without gaps"
+            f"{where}: the channels are numbered {listed(named)}; expected 0, 1, 2, ..."
         )
     return tuple(by_number[index] for index in range(len(by_number)))
 
@@ -75,8 +75,8 @@ def inside(root: Path, text: object, where: Path) -> Path:
     path = PurePosixPath(normpath(text.strip().replace("\\", "/")))
     if PureWindowsPath(text.strip()).anchor or path.parts[:1] == ("..",):
         raise HyMUNetError(
-            f"{where} names the file {text}, which is not in its folder; expected paths relative to "
-            f"{root}, such as ./imagesTr/case.nii.gz: correct them"
+            f"{where} names the file {text}, which is not in its folder; expected paths relative "
+            f"to {root}, such as ./imagesTr/case.nii.gz: correct them"
         )
     return root / path
 
@@ -108,7 +108,7 @@ def not_named(root: Path, named: set[Path]) -> list[str]:
         ]
         if others and folder != root:
             notes.append(
-                f"{len(others)} entries of {folder.relative_to(root).as_posix()} belong to no case, "
-                f"not used: {listed(others, 4)}"
+                f"{len(others)} entries of {folder.relative_to(root).as_posix()} belong to no "
+                f"case, not used: {listed(others, 4)}"
             )
     return notes

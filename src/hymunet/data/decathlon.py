@@ -67,7 +67,8 @@ def _decathlon(
             split[case.id] = part
     if not cases:
         raise HyMUNetError(
-            f'{where} names no training cases; expected "training": [{{"image": ..., "label": ...}}]'
+            f"{where} names no training cases; expected "
+            '"training": [{"image": ..., "label": ...}, ...]'
         )
     check_unique(((case.id, case.channels[0]) for case in cases), f"cases of {where}")
     files = [path for case in cases for path in (*case.channels, case.label) if path is not None]

@@ -201,8 +201,8 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
         elif path.exists():
             if not is_image(path):
                 raise HyMUNetError(
-                    f"{path} is no image by its name; expected {listed(SUFFIXES, len(SUFFIXES))}: export it as "
-                    "one of them"
+                    f"{path} is no image by its name; expected {listed(SUFFIXES, 20)}: export it "
+                    "as one of them"
                 )
             chosen = [path]
         else:
@@ -211,9 +211,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
                 raise HyMUNetError(f"{given} does not exist and matches nothing; check the path")
             chosen = [file for file in chosen if is_image(file)]
         if not chosen:
-            raise HyMUNetError(
-                f"{given} holds no images; expected {listed(SUFFIXES, len(SUFFIXES))}"
-            )
+            raise HyMUNetError(f"{given} holds no images; expected {listed(SUFFIXES, 20)}")
         for file in chosen:
             found.setdefault(os.path.realpath(file), file)
     if not found:

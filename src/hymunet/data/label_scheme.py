@@ -122,8 +122,8 @@ def _side_by_side(values: dict[str, int], ignore: int | None, where: Path) -> La
     for one, other in pairwise(order):
         if values[one] == values[other]:
             raise HyMUNetError(
-                f"{where}: the labels {one!r} and {other!r} both have the value {values[one]}; give "
-                "each its own"
+                f"{where}: the labels {one!r} and {other!r} both have the value {values[one]}; "
+                "give each its own"
             )
     names = dict(enumerate(order, 1))
     return LabelScheme(names, _map({values[name]: k for k, name in names.items()}), None, ignore)

@@ -1,4 +1,4 @@
-"""The raw data of nnU-Net's second version: imagesTr/CASE_0000.nii.gz, ... and labelsTr/CASE.nii.gz.
+"""nnU-Net's raw data, second version: imagesTr/CASE_0000.nii.gz, ... and labelsTr/CASE.nii.gz.
 
 Source: https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md.
 """
@@ -40,8 +40,7 @@ def nnunet_dataset(
         )
     if not ending.lower().endswith(SUFFIXES):
         raise HyMUNetError(
-            f"{where}: the files end in {ending}; expected {listed(SUFFIXES, len(SUFFIXES))}: "
-            "convert them"
+            f"{where}: the files end in {ending}; expected {listed(SUFFIXES, 20)}: convert them"
         )
     notes: list[str] = []
     listing = content.get("dataset")

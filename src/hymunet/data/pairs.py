@@ -137,7 +137,8 @@ def _by_stem(
     if not chosen:
         content = f"holds none of {len(rest)} files or folders" if rest else "is empty"
         raise HyMUNetError(
-            f"the folder {folder} {content}; expected images directly in it ({listed(SUFFIXES, len(SUFFIXES))})"
+            f"the folder {folder} {content}; expected images directly in it "
+            f"({listed(SUFFIXES, 20)})"
         )
     if rest:
         notes.append(f"{len(rest)} entries of {folder.name} are no images, ignored: {listed(rest)}")

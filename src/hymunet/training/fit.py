@@ -18,6 +18,7 @@ from rich.console import Console
 
 from hymunet.console import say
 from hymunet.data.cache import CaseCache, CaseFacts
+from hymunet.data.case import Dataset
 from hymunet.data.formats import find_dataset
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.data.splits import PARTS, Split, save_split
