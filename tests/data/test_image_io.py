@@ -384,11 +384,40 @@ def test_an_unstated_unit_is_said(tmp_path):
     assert image.pixels.dtype == np.float32
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("sheared", [False, True])
-def test_a_mask_is_written_on_the_grid_it_came_from(tmp_path, suffix, sheared):
+def changed(**entries):
     affine = AFFINE.copy()
-    affine[0, 1] = 0.3 if sheared else 0
+    for place, value in entries.items():
+        affine[int(place[1]), int(place[2])] = value
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("affine", "words"),
+    [
+        (changed(a00=0.0, a10=0.0, a20=0.0), r"axes of length .*0.0.*expected three finite"),
+        (changed(a13=np.nan), r"expected three finite lengths above 0"),
+        (changed(a01=0.3), r"is sheared: two axes stand at 7\d\.\d degrees"),
+    ],
+    ids=["zero", "nan", "sheared"],
+)
+def test_an_affine_without_lengths_or_right_angles_is_refused(tmp_path, affine, words):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), AFFINE)
+    image.header["sform_code"], image.header["qform_code"] = 1, 0
+    for row in range(3):
+        image.header[f"srow_{'xyz'[row]}"] = affine[row]
+    path = tmp_path / "a.nii"
+    path.write_bytes(image.header.binaryblock + bytes(4) + np.zeros(120, np.float32).tobytes())
+    with pytest.raises(HyMUNetError, match=words):
+        read_image(path, in_channels=1)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mask_is_written_on_the_grid_it_came_from(tmp_path, suffix, turned):
+    affine = AFFINE.copy()
+    if turned:
+        cos, sin = np.cos(0.3), np.sin(0.3)
+        affine[:3] = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ affine[:3]
     image = read_image(
         volume(tmp_path / f"a{suffix}", np.zeros((4, 5, 6), np.float32), affine), in_channels=1
     )

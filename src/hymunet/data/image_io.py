@@ -271,10 +271,11 @@ def _check_affine(path: Path, affine: np.ndarray) -> None:
         )
     cosines = np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max()
     if cosines > _SHEAR:
+        angle = np.degrees(np.arccos(cosines))
         raise HyMUNetError(
-            f"the affine of {path} is sheared: two axes stand at {np.degrees(np.arccos(cosines)):.1f}"
-            " degrees; expected right angles, as distances are measured along the axes: resample "
-            "the volume to an orthogonal grid first"
+            f"the affine of {path} is sheared: two axes stand at {angle:.1f} degrees; expected "
+            "right angles, as distances are measured along the axes: resample the volume to an "
+            "orthogonal grid first"
         )
 
 

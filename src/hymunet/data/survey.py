@@ -209,8 +209,4 @@ def _from_json(values: dict[str, object]) -> CaseSurvey:
 
 def _tuples(value: object) -> object:
     """JSON's lists as tuples, at any depth."""
-    return (
-        tuple(_tuples(one) for one in value)
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
