@@ -17,6 +17,10 @@ VERBS = {
         "Train, evaluate and predict on drawn lesions, offline.",
     ),
     "train": ("hymunet.workflows.train:train", "Train on a data set, evaluate, write a report."),
+    "verify": (
+        "hymunet.workflows.verify:verify",
+        "Look at a data set and say what is wrong with it.",
+    ),
     "predict": ("hymunet.inference.predict:predict", "Segment images with a trained model."),
     "evaluate": (
         "hymunet.evaluation.evaluate:evaluate",

@@ -7,7 +7,7 @@ kept beside the prepared cases, so that a second look costs nothing while the fi
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -186,8 +186,8 @@ def _key(case: Case) -> str:
                 status = path.stat()
             except OSError as error:
                 raise HyMUNetError(
-                    f"{path} cannot be read ({error.strerror or error}); it was there when the data "
-                    "were listed: bring it back or mount its disk"
+                    f"{path} cannot be read ({error.strerror or error}); it was there when the "
+                    "data were listed: bring it back or mount its disk"
                 ) from error
             stamps.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
         else:

@@ -24,6 +24,8 @@ NEARLY_FULL = 0.95  # of the frame
 TINY = 0.01
 FEW_CASES = 10  # of a class: below it a held-out part may show none
 LARGEST_FRACTION_OF_SPACING = 2.0  # against the median
+# a type says how a file was written; where the axes point changes what a network sees
+_DIFFERENCES: tuple[tuple[str, Level], ...] = (("dtype", "note"), ("orientation", "warning"))
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,11 @@ def _kinds(
             ),
             _minority(channels),
         )
-    for what in ("dtype", "orientation"):
+    for what, level in _DIFFERENCES:
         kinds = _grouped(rows, lambda row, what=what: str(getattr(row, what)))
         if len(kinds) > 1:
             yield Finding(
-                "warning",
+                level,
                 what,
                 f"the images differ in {what}: {_shares(kinds)}"
                 + (
@@ -265,8 +267,8 @@ def _intensities(
             "warning",
             "intensities",
             f"{len(order)} images are far brighter or darker than the others (mean "
-            f"{listed((f'{means[i]:.0f}' for i in order), 4)} against {middle:.0f}): check whether "
-            "they were exported otherwise, 12 bits as 16 for instance",
+            f"{listed((f'{means[i]:.0f}' for i in order), 4)} against {middle:.0f}): another kind of "
+            "picture, or exported otherwise; see that each part of the split has some",
             tuple(rows[i].id for i in order),
         )
 

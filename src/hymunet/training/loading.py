@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from hymunet.console import say
+from hymunet.console import counted, say
 from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache, CaseFacts, kind_of
 from hymunet.data.case import Case, Dataset
@@ -45,12 +44,8 @@ def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[C
     Raises:
         HyMUNetError: If cases cannot be read, or are of different kinds.
     """
-    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        bar = progress.add_task("reading cases", total=len(cases))
-        facts = cache.prepare(cases, lambda: progress.advance(bar))
+    with counted(console, "reading cases", len(cases)) as advance:
+        facts = cache.prepare(cases, advance)
     notes: dict[str, int] = {}
     for fact in facts:
         for note in fact.notes:
