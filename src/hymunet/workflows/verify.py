@@ -1,0 +1,201 @@
+"""`hymunet verify`: a look at a data set before it is trained on."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hymunet.data.case import Dataset
+    from hymunet.data.survey import CaseSurvey
+    from hymunet.data.verify import Finding
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` saw and says.
+
+    Args:
+        dataset: The cases.
+        rows: What was seen of each.
+        findings: Errors, warnings and notes, in this order.
+        report: The HTML page.
+    """
+
+    dataset: "Dataset"
+    rows: "Sequence[CaseSurvey]"
+    findings: "Sequence[Finding]"
+    report: Path
+
+    @property
+    def exit_code(self) -> int:
+        """1 when something must be mended before training."""
+        return int(any(finding.level == "error" for finding in self.findings))
+
+
+def verify(
+    data: Path,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    structures: int | None = None,
+    output: Path | None = None,
+    json: bool = False,
+) -> Verification:
+    """Looks at every image and mask of a data set, and says what is wrong with it.
+
+    Checks that files can be read, that image and mask lie on one grid, sizes, channels, spacing
+    and orientation, label values (with a proposed mapping), empty, tiny and nearly full masks,
+    copies and near-duplicates, the same patient or picture on both sides of the data's own split,
+    and intensities. Errors stop `train`; warnings are repeated in its report. A page shows the
+    suspects with their outlines. A second look at files that did not change is instant.
+
+    Args:
+        data: A data set in any layout that `train` reads.
+        images: Folder of images, where it has no usual name.
+        masks: Folder of masks, likewise.
+        structures: Structures to segment, the background not counted; default: what the data say.
+        output: Folder of the page; default: `runs/verify-NAME`.
+        json: Print what was found as JSON.
+
+    Raises:
+        HyMUNetError: If no data set is recognised in `data`, or the page cannot be written.
+    """
+    from rich.console import Console
+
+    from hymunet.console import counted
+    from hymunet.data.cache import default_cache_folder
+    from hymunet.data.formats import find_dataset
+    from hymunet.data.survey import survey
+    from hymunet.data.verify import verify as check
+    from hymunet.extras import require
+    from hymunet.files import make_folder
+    from hymunet.workflows.verify_page import write_page
+
+    require("train", "the page of verify", "jinja2", "matplotlib")
+    console = Console(stderr=True)
+    dataset = find_dataset(Path(data), images, masks)
+    with counted(console, "looking at cases", len(dataset.cases)) as advance:
+        rows = survey(dataset, make_folder(default_cache_folder() / "survey"), advance)
+    findings = check(dataset, rows, structures)
+    folder = make_folder(Path(output or f"runs/verify-{dataset.root.name or 'data'}"))
+    result = Verification(dataset, rows, findings, folder / "verify.html")
+    write_page(result.report, result)
+    if json:
+        print_json(result)
+    else:
+        print_findings(Console(), result)
+    return result
+
+
+def print_json(result: Verification) -> None:
+    """Everything, for machines, on standard output."""
+    from json import dumps
+
+    content = {
+        "dataset": result.dataset.name,
+        "root": str(result.dataset.root),
+        "cases": len(result.rows),
+        "facts": dict(facts(result.dataset, result.rows)),
+        "findings": [asdict(finding) for finding in result.findings],
+        "report": str(result.report),
+    }
+    sys.stdout.write(dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def facts(dataset: "Dataset", rows: "Sequence[CaseSurvey]") -> list[tuple[str, str]]:
+    """What kind of data this is, in (what, how much) pairs; cases that cannot be read left out."""
+    import numpy as np
+
+    from hymunet.data.masks_io import listed
+
+    usable = [row for row in rows if row.problem is None]
+    table = [("layout", dataset.name), ("cases", f"{len(rows)}")]
+    if len(usable) < len(rows):
+        table.append(("readable", f"{len(usable)}"))
+    if dataset.split is not None:
+        counts = {
+            part: list(dataset.split.values()).count(part) for part in ("train", "val", "test")
+        }
+        table.append(("split", ", ".join(f"{n} {part}" for part, n in counts.items() if n)))
+    if not usable:
+        return table
+    groups = {row.group for row in usable if row.group is not None}
+    if groups:
+        table.append(("patients or groups", f"{len(groups)}"))
+    channels = listed(sorted({row.channels for row in usable}))
+    names = f": {', '.join(dataset.channel_names)}" if dataset.channel_names else ""
+    table += [
+        ("images", f"{listed(sorted({row.kind for row in usable}))}, {channels} channels{names}"),
+        (
+            "size",
+            _range([row.size for row in usable], "px" if len(usable[0].size) == 2 else "voxels"),
+        ),
+    ]
+    spacings = [row.spacing_mm for row in usable if row.spacing_mm is not None]
+    table.append(("spacing", _range(spacings, "mm") if spacings else "unknown"))
+    present = sorted({value for row in usable for value, _ in row.counts} - {0})
+    for value in present[:12]:
+        shares = [
+            dict(row.counts)[value] / sum(n for _, n in row.counts)
+            for row in usable
+            if value in dict(row.counts)
+        ]
+        low, middle, high = np.percentile(shares, (5, 50, 95))
+        name = (dataset.label_names or {}).get(value, f"value {value}")
+        table.append(
+            (
+                name,
+                f"in {len(shares)} cases; {middle:.2%} of the frame (5 to 95 % of cases: {low:.2%} "
+                f"to {high:.2%})",
+            )
+        )
+    if len(present) > 12:
+        table.append(("more values", f"{len(present) - 12}"))
+    return table
+
+
+def print_findings(console: "Console", result: Verification) -> None:
+    """The facts, then a line a finding."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from hymunet.data.masks_io import listed
+
+    about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for what, how in facts(result.dataset, result.rows):
+        about.add_row(Text(what, style="dim"), Text(how))
+    console.print(about)
+    for note in result.dataset.notes:
+        console.print(Text(f"note: {note}", style="dim"))
+    colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    for finding in result.findings:
+        line = Text(f"\n{finding.level}: {finding.check}: ", style=colours[finding.level])
+        line.append(finding.message, style="none")
+        if finding.cases and finding.check != "readable":
+            line.append(f" [{listed(finding.cases, 3)}]", style="dim")
+        console.print(line)
+    tally: dict[str, Any] = {
+        level: sum(f.level == level for f in result.findings)
+        for level in ("error", "warning", "note")
+    }
+    said = ", ".join(f"{n} {level}{'' if n == 1 else 's'}" for level, n in tally.items())
+    console.print(Text(f"\n{said}. The suspects as pictures: {result.report}"))
+
+
+def _range(sizes: "Sequence[tuple[float, ...]]", unit: str) -> str:
+    """`256 x 256 px`, or from the smallest to the largest along each axis with the median."""
+    import numpy as np
+
+    table = np.array(sizes, dtype=float)
+
+    def by(values: Any) -> str:
+        return " x ".join(f"{value:.4g}" for value in values)
+
+    low, high = table.min(axis=0), table.max(axis=0)
+    if np.allclose(low, high, rtol=1e-3):
+        return f"{by(np.median(table, axis=0))} {unit}"
+    return f"{by(low)} to {by(high)}, median {by(np.median(table, axis=0))} {unit}"

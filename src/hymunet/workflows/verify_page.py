@@ -1,0 +1,70 @@
+"""The findings of `verify` as one HTML file, with a contact sheet of the cases concerned."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hymunet.data.case_io import read_stored_case
+from hymunet.errors import HyMUNetError
+from hymunet.evaluation.robustness_page import style_sheet
+from hymunet.evaluation.thumbnails import Thumbnail, thumbnail
+from hymunet.files import write_text
+
+if TYPE_CHECKING:
+    from hymunet.data.case import Case
+    from hymunet.workflows.verify import Verification
+
+MOST_PICTURES = 16  # of one finding
+
+
+def write_page(path: Path, result: "Verification") -> None:
+    """Writes the self-contained page.
+
+    Raises:
+        HyMUNetError: If it cannot be written.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    from hymunet.workflows.verify import facts
+
+    cases = {case.id: case for case in result.dataset.cases}
+    areas = {row.id: row.foreground for row in result.rows}
+    drawn: dict[str, Thumbnail | None] = {}
+    shown: list[dict[str, Any]] = []
+    for finding in result.findings:
+        for id_ in finding.cases[:MOST_PICTURES]:
+            if id_ not in drawn:
+                drawn[id_] = _picture(cases[id_])
+        pictures = [
+            {"id": id_, "picture": drawn[id_], "area": areas[id_]}
+            for id_ in finding.cases[:MOST_PICTURES]
+            if drawn[id_] is not None
+        ]
+        shown.append({"finding": finding, "pictures": pictures})
+    template = files("hymunet.workflows").joinpath("verify.html.jinja").read_text("utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(template).render(
+        style=style_sheet(),
+        dataset=result.dataset,
+        facts=facts(result.dataset, result.rows),
+        shown=shown,
+        count={
+            level: sum(f.level == level for f in result.findings)
+            for level in ("error", "warning", "note")
+        },
+    )
+    write_text(path, page)
+
+
+def _picture(case: "Case") -> Thumbnail | None:
+    """The case with the outline of its mask; None where it cannot be read."""
+    try:
+        image, values, valid, _ = read_stored_case(case)
+    except HyMUNetError:
+        return None
+    counted = values if valid is None else values * valid
+    return thumbnail(image.pixels, counted, np.zeros_like(counted))
