@@ -13,6 +13,10 @@ from hymunet.data.decode import (
     decode_picture,
     picture_channels,
 )
+from hymunet.data.dicom_header import is_dicom
+from hymunet.data.dicom_seg import read_segmentation
+from hymunet.data.dicom_series import describe, read_dicom
+from hymunet.data.mask_grid import MaskGrid, turned_onto
 from hymunet.data.masks_io import (
     VOLUME_SUFFIXES,
     Mask,
@@ -34,7 +38,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True)
 class Image:
-    """An image as decoded: EXIF orientation applied, nothing rescaled.
+    """An image as decoded: EXIF orientation and DICOM's rescale applied, nothing else changed.
 
     Args:
         pixels: (channels, *spatial), uint8, uint16 or float32.
@@ -42,7 +46,8 @@ class Image:
             say (a picture's dots per inch are a printer's, not a microscope's).
         affine: A volume's 4x4 voxel-to-world matrix as nibabel gives it: for voxel indices in the
             file's (x, y, z) order, the reverse of the axes here, and in the file's unit. Voxels
-            stay in the order in which they are stored.
+            stay in the order in which they are stored; DICOM slices in that of their positions.
+            A DICOM series has the affine of a NIfTI file with the same voxels (RAS+, mm).
         notes: What was understood or changed, for instance "palette converted to RGB".
     """
 
@@ -53,7 +58,10 @@ class Image:
 
 
 def stem_of(path: Path) -> str:
-    """File name without its suffix, `.nii.gz` being one suffix."""
+    """File name without its suffix, `.nii.gz` being one suffix. A folder (of a DICOM series) and a
+    name that ends in a number, as in 1.2.840, have none."""
+    if path.suffix[1:].isdigit() or path.is_dir():
+        return path.name
     return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
@@ -66,8 +74,9 @@ def read_image(
     16-bit grey stays uint16, other numbers become float32.
 
     Args:
-        paths: PNG, JPEG, TIFF, BMP, WebP (recognised by content) or NIfTI (by name); several are
-            stacked along the channel axis in the order given.
+        paths: PNG, JPEG, TIFF, BMP, WebP (recognised by content) or NIfTI (by name); DICOM as a
+            file, as a folder that holds one series, or as FOLDER/UID, one of several series in a
+            folder. Several are stacked along the channel axis in the order given.
         in_channels: Channels wanted. A grey image becomes RGB by repetition for 3, an RGB one its
             luma for 1; with as many files as channels, each RGB file becomes its luma. None: as
             stored.
@@ -75,8 +84,8 @@ def read_image(
 
     Raises:
         HyMUNetError: If a file is missing, broken, cut short, too large, of an unknown kind, has
-            several pages or other channels than wanted, or if files of one image differ in size
-            or grid.
+            several pages or other channels than wanted, if files of one image differ in size or
+            grid, or if DICOM slices are missing, doubled or of several kinds.
         NonFiniteError: If values are NaN or infinite.
     """
     paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
@@ -104,38 +113,77 @@ def read_image(
     return _with_channels(whole, in_channels, listed(paths, 4))
 
 
-def read_mask(path: Path, num_labels: int = 2, max_pixels: int = MAX_PIXELS) -> Mask:
+def read_mask(
+    path: Path,
+    num_labels: int = 2,
+    max_pixels: int = MAX_PIXELS,
+    image: Path | None = None,
+) -> Mask:
     """Reads a mask as class indices; EXIF orientation applies as it does to images.
 
     Understood: 0/1, 0/255, class indices, bool, 1-bit, palette (its indices), RGB with three equal
     channels, an opaque alpha channel, whole numbers in 16-bit, float and NIfTI files, and for
-    num_labels 2 also a binary mask greyed by JPEG (cut at 128).
+    num_labels 2 also a binary mask greyed by JPEG (cut at 128). The segments of a DICOM
+    segmentation become 1, 2, ... in the order of their numbers, on the grid of `image`; a NIfTI
+    mask of a DICOM image is turned to that image's order of axes.
 
     Args:
-        path: The mask.
+        path: The mask; for a DICOM segmentation its file or the folder that holds it.
         num_labels: Number of classes, background included: 2 for one structure.
         max_pixels: As in `read_image`.
+        image: The image that it belongs to (its first channel). A DICOM segmentation cannot be
+            placed without; other masks of other images do without.
 
     Raises:
-        HyMUNetError: If the file cannot be read, or holds other values than the classes; the
-            message lists the values found.
+        HyMUNetError: If the file cannot be read, holds other values than the classes (the message
+            lists those found), has overlapping segments, or lies on another grid than a DICOM
+            image or segmentation.
     """
     path = Path(path)
+    if not is_volume(path) and is_dicom(path):
+        if image is None:
+            raise HyMUNetError(
+                f"mask {path} is a DICOM segmentation, which holds only the slices that show "
+                "something: name the image that it belongs to (`image`, or a data set with images)"
+            )
+        grid, picture = _mask_grid(Path(image))
+        labels, notes = read_segmentation(path, grid, max_pixels)
+        return class_indices(labels[0] if picture else labels, path, num_labels, False, notes)
     if is_volume(path):
-        stored, _, _, notes = _read_volume(path, max_pixels)
+        stored, _, affine, notes = _read_volume(path, max_pixels)
         if len(stored) != 1:
             raise HyMUNetError(
                 f"mask {path} has {len(stored)} channels; expected one volume of class indices"
             )
+        if image is not None and stored.ndim == 4 and is_dicom(Path(image)):
+            grid, picture = _mask_grid(Path(image))
+            if grid.affine is not None and affine is not None:
+                turned, said = turned_onto(stored[0], affine, path, grid)
+                stored, notes = turned if picture else turned[None], [*notes, *said]
         return class_indices(stored[0], path, num_labels, False, notes)
     picture, notes, lossy = decode_picture(path, max_pixels)
     values, notes = stored_values(picture, path, notes)
     return class_indices(values, path, num_labels, lossy, notes)
 
 
+def _mask_grid(image: Path) -> tuple[MaskGrid, bool]:
+    """The grid of an image, from its headers when it is DICOM, and whether it is a picture."""
+    if not is_volume(image) and is_dicom(image):
+        source = describe(image)
+        return MaskGrid(source.grid.shape, source.grid.affine, source), source.grid.shape[0] == 1
+    read = read_image(image, None)
+    picture = read.pixels.ndim == 3
+    shape = read.pixels.shape[1:]
+    return MaskGrid((1, *shape) if picture else shape, read.affine), picture
+
+
 def _read_one(path: Path, max_pixels: int) -> Image:
+    affine: np.ndarray | None
+    spacing_mm: tuple[float, ...] | None
     if is_volume(path):
         pixels, spacing_mm, affine, notes = _read_volume(path, max_pixels)
+    elif is_dicom(path):
+        pixels, spacing_mm, affine, notes = read_dicom(path, max_pixels)
     else:
         picture, notes, _ = decode_picture(path, max_pixels)
         pixels, notes = picture_channels(picture, path, notes)

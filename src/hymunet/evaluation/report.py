@@ -137,7 +137,8 @@ def _tiles(
             case = evaluation.sources[row["case"]]
             assert case.label is not None
             pixels = read_image(case.channels, None).pixels if case.channels else None
-            truth = read_mask(case.label, labels).labels
+            image = case.channels[0] if case.channels else None
+            truth = read_mask(case.label, labels, image=image).labels
             picture = thumbnail(pixels, truth, predict(case))
             shown.append({"case": case.id, "dice": dices[case.id], "picture": picture})
         groups.append({"title": title, "cases": shown})

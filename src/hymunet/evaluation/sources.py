@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hymunet.data.case import Case
+from hymunet.data.dicom_header import is_dicom_file
 from hymunet.data.formats import Dataset
 from hymunet.data.image_io import SUFFIXES, Image, read_mask, stem_of
 from hymunet.data.masks_io import listed
@@ -113,7 +114,8 @@ def mask_files(folder: Path) -> list[Path]:
     found = {
         path.name: path
         for path in folder.iterdir()
-        if path.is_file() and path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+        if (path.is_file() and path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
+        or is_dicom_file(path)
     }
     beside = {name for name in found if _BESIDE.sub(".png", name) in found.keys() - {name}}
     return sorted(path for name, path in found.items() if name not in beside)
@@ -155,7 +157,8 @@ def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labe
         )
 
     def predict(case: Case, image: Image | None) -> np.ndarray:
-        return read_mask(files[keys[case.id]][0], num_labels).labels
+        file = files[keys[case.id]][0]
+        return read_mask(file, num_labels, image=next(iter(case.channels), None)).labels
 
     classes = [f"class {i}" for i in range(1, num_labels)] if num_labels > 2 else ["foreground"]
     return Source(str(folder), predict, classes)
