@@ -119,7 +119,7 @@ def test_a_mask_needs_its_image(ct, tmp_path):
     [
         ({"spacing": (0.7, 0.8)}, r"another grid than its image: .*do not run|voxels beside"),
         ({"origin": (-20.4, 11.0, 40.0)}, r"voxels beside the image's voxels"),
-        ({"origin": (-20.0, 11.0, 60.0)}, r"it covers voxels \[9, 0, 0\] to"),
+        ({"origin": (-20.0, 11.0, 60.0)}, r"it covers voxels \[\d+, 0, 0\] to"),
         ({"step": 2.0}, r"voxels beside"),
         ({"orientation": (0, 1, 0, 0, 0, -1)}, r"do not run along"),
     ],

@@ -248,12 +248,13 @@ def test_files_that_are_no_pictures_are_named(tmp_path):
         read_image(tmp_path / "empty.png")
     with pytest.raises(HyMUNetError, match=r"page.jpg is none of these; expected PNG, JPEG"):
         read_image(tmp_path / "page.jpg")
-    with pytest.raises(HyMUNetError, match=r"is a DICOM file.*export"):
+    with pytest.raises(HyMUNetError, match=r"scan.dcm is broken or cut short"):
         read_image(tmp_path / "scan.dcm")
     with pytest.raises(HyMUNetError, match=r"gone.png does not exist"):
         read_mask(tmp_path / "gone.png")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(HyMUNetError, match=r"is a folder; expected an image file"):
-        read_image(tmp_path)
+        read_image(tmp_path / "folder")
     with pytest.raises(HyMUNetError, match=r"got no file"):
         read_image([])
 

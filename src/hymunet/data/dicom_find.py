@@ -29,10 +29,8 @@ def find_series(folder: Path) -> list[Path]:
     Returns:
         Paths that `read_image` reads: a folder that holds one series; FOLDER/UID for each of
         several; and the file itself where a series is one file or, as X-ray views are, several
-        that have no place in space.
-
-    Raises:
-        HyMUNetError: If a DICOM file is broken.
+        that have no place in space. A broken file stands for itself too, so that reading it says
+        what is wrong.
     """
     found: list[Path] = []
     for place in [folder, *_folders_below(folder)]:
@@ -40,7 +38,7 @@ def find_series(folder: Path) -> list[Path]:
             continue
         # a folder called "." or ".." has no name for its results to carry
         place = place if place.name not in ("", "..") else place.resolve()
-        series = image_series(place)
+        series = image_series(place, found)
         for one in series:
             stacks = len(one.files) > 1 and all(
                 numbers(header, "ImagePositionPatient", 3)

@@ -149,37 +149,53 @@ def read_header(path: Path, tags: Sequence[str] = tuple(_IMAGE_TAGS)) -> "Datase
     return header
 
 
-def image_series(folder: Path) -> list[Series]:
+def image_series(folder: Path, broken_files: list[Path] | None = None) -> list[Series]:
     """The image series of a folder, sorted by UID; segmentations, reports, plans and tables of
     contents are left out.
+
+    Args:
+        folder: Only the files directly in it.
+        broken_files: Gets the files that cannot be read, instead of an error: to look what is there
+            is not to read it.
 
     Raises:
         HyMUNetError: If a file is broken or does not say to which series it belongs.
     """
     found: dict[str, list[tuple[Path, Dataset]]] = {}
     for path in dicom_files(folder):
-        header = read_header(path)
-        kind = text(header, "SOPClassUID")
-        if kind in (SEGMENTATION, LABEL_MAP, _DIRECTORY):
+        try:
+            header = read_header(path)
+            uid = _series_of(path, header)
+        except HyMUNetError:
+            if broken_files is None:
+                raise
+            broken_files.append(path)
             continue
-        uid = text(header, "SeriesInstanceUID")
-        if not uid:
-            raise HyMUNetError(
-                f"{path} is broken or cut short: it does not say to which series it belongs; copy "
-                "or export it again, or name the file itself"
-            )
-        if header.get("Rows") is None:
-            if "Image" in str(getattr(header.get("SOPClassUID"), "name", "")):
-                raise HyMUNetError(
-                    f"{path} is broken or cut short: an image without a size; copy or export it "
-                    "again"
-                )
-            continue  # a report, a plan, contours
-        found.setdefault(uid, []).append((path, header))
+        if uid is not None:
+            found.setdefault(uid, []).append((path, header))
     return [
         Series(uid, tuple(path for path, _ in files), tuple(header for _, header in files))
         for uid, files in sorted(found.items())
     ]
+
+
+def _series_of(path: Path, header: "Dataset") -> str | None:
+    """SeriesInstanceUID of an image file, None for what is no image."""
+    if text(header, "SOPClassUID") in (SEGMENTATION, LABEL_MAP, _DIRECTORY):
+        return None
+    uid = text(header, "SeriesInstanceUID")
+    if not uid:
+        raise HyMUNetError(
+            f"{path} is broken or cut short: it does not say to which series it belongs; copy or "
+            "export it again, or name the file itself"
+        )
+    if header.get("Rows") is not None:
+        return uid
+    if "Image" in str(getattr(header.get("SOPClassUID"), "name", "")):
+        raise HyMUNetError(
+            f"{path} is broken or cut short: an image without a size; copy or export it again"
+        )
+    return None  # a report, a plan, contours
 
 
 def choose_series(path: Path) -> Series:
