@@ -17,7 +17,16 @@ import hymunet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = Path(hymunet.__file__).resolve().parents[1]  # src/, or site-packages
-HEAVY = {"torch", "lightning", "pytorch_lightning", "monai", "matplotlib", "numba", "nibabel"}
+HEAVY = {
+    "torch",
+    "lightning",
+    "pytorch_lightning",
+    "monai",
+    "matplotlib",
+    "numba",
+    "nibabel",
+    "pydicom",
+}
 
 
 def python(code: str, source: Path = SOURCE, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
@@ -73,7 +82,8 @@ def test_metrics_load_no_slow_library():
 
 
 @pytest.mark.parametrize(
-    "module", ["case", "image_io", "formats", "splits", "duplicates", "phantoms"]
+    "module",
+    ["case", "image_io", "formats", "splits", "duplicates", "phantoms", "dicom_find", "dicom_seg"],
 )
 def test_modules_about_files_load_no_slow_library(module):
     assert heavy_imports_of(f"hymunet.data.{module}") == set()

@@ -50,6 +50,9 @@ def test_a_series_in_a_folder_is_one_image(tmp_path, name):
         write_series(tmp_path / folder, slices(volume(SHAPE)), name=name)
     Pillow.new("L", (4, 4)).save(tmp_path / "p1" / "screenshot.png")
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    contents = photo(volume((2, 2)), SOPClassUID=None)  # a table of contents under another name
+    contents.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    contents.save_as(tmp_path / "p1" / "table.dcm", enforce_file_format=False)
     (tmp_path / "p1" / "readme").write_text("nothing")
     assert find_images([tmp_path]) == [
         tmp_path / "p1" / "screenshot.png",
@@ -129,6 +132,13 @@ def test_a_placeholder_is_no_patient(tmp_path):
     dataset = find_dataset(cases(tmp_path / "none", "file", [""] * 4))
     assert {case.group for case in dataset.cases} == {None}
     assert dataset.notes == ()
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path):
+    array = volume(SHAPE)
+    folder = write_series(tmp_path / "ct", slices(array))
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "link", None).pixels[0], array)
 
 
 def test_a_table_may_name_series(tmp_path):

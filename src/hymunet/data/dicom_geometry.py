@@ -169,7 +169,7 @@ def voxels_under(plane: Plane, shape: tuple[int, ...], affine: np.ndarray) -> tu
     if sorted(steps.sum(axis=0).tolist()) != [1, 1] or steps.sum(axis=1).max() > 1:
         sizes = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
         return (
-            f"its pixels of {np.round(plane.spacing_mm, 4).tolist()} mm (row, column) do not run "
+            f"its pixels of {np.round(np.asarray(plane.spacing_mm), 4).tolist()} mm do not run "
             f"along the image's voxels of {np.round(sizes, 4).tolist()} mm"
         )
     last = (plane.columns - 1, plane.rows - 1)
@@ -196,16 +196,16 @@ def _check_even(heights: np.ndarray, names: Sequence[str], where: str) -> float:
     """
     steps = np.diff(heights)
     usual = float(np.median(steps))
-    doubled = np.flatnonzero(steps <= max(1e-3, 0.01 * usual))
-    if len(doubled):
+    doubled = np.flatnonzero(steps <= max(1e-3, 0.01 * usual)).tolist()
+    if doubled:
         i = doubled[0]
         raise HyMUNetError(
             f"{where}: {len(doubled)} of {len(heights)} slices have the position of another one "
             f"(such as {names[i]} and {names[i + 1]}, at {heights[i]:.2f} mm): a copy, or several "
             "times, echoes or b-values in one series; give each volume a folder of its own"
         )
-    wide = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual)
-    if len(wide):
+    wide = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual).tolist()
+    if wide:
         gaps = [
             f"{steps[i]:.2f} mm between {names[i]} and {names[i + 1]}, at {heights[i]:.2f} mm"
             for i in wide
@@ -253,7 +253,10 @@ def _same(
     if len(kinds) == 1:
         return
     kinds.sort(key=len, reverse=True)
-    shown = [f"{len(kind)} of {value(kind[0])}, such as {kind[0].name}" for kind in kinds]
+    shown = [
+        f"{len(kind)} of {np.round(np.asarray(value(kind[0])), 3).tolist()}, such as {kind[0].name}"
+        for kind in kinds
+    ]
     raise HyMUNetError(
         f"{where}: the slices of the series are of {len(kinds)} {what} ({listed(shown, 3)}); "
         "expected one: is a localiser among them? Move the files that do not belong elsewhere"

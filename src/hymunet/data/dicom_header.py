@@ -138,6 +138,8 @@ def read_header(path: Path, tags: Sequence[str] = tuple(_IMAGE_TAGS)) -> "Datase
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
     except Exception as error:  # whatever the broken bytes led the parser into
         raise HyMUNetError(broken(path, error)) from error
+    if text(header.file_meta, "MediaStorageSOPClassUID") == _DIRECTORY:
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID  # it has no field of its own
     if not text(header, "SOPClassUID"):
         marked = has_marker(path)
         raise HyMUNetError(

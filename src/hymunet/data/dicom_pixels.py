@@ -25,7 +25,7 @@ _TAGS = [
     "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", *_PALETTE,
+    "PerFrameFunctionalGroupsSequence", "Modality", "RescaleType", *_PALETTE,
 ]  # fmt: skip
 # who decodes what pydicom, numpy and Pillow do not: permissive licences only
 _PACKAGES = {
@@ -60,9 +60,10 @@ class Frames:
 def decode_frames(path: Path) -> Frames:
     """All frames of a file, in stored order.
 
-    YBR and palettes become RGB. Slope and intercept (or the modality table) are applied, to
-    float32. MONOCHROME1, where 0 is white, is inverted unless a rescale gives the numbers a
-    meaning: a Hounsfield unit does not depend on how it is shown. Windows are not applied.
+    YBR and palettes become RGB. MONOCHROME1, where the lowest number is white, is inverted within
+    what can be stored (as ITK and highdicom do), but not for CT and PET: a Hounsfield unit does not
+    depend on how it is shown. Then slope and intercept (or the modality table) are applied, to
+    float32. Windows are not applied.
 
     Raises:
         HyMUNetError: If there are no pixels, they are cut short, or nothing here decodes them.
@@ -82,13 +83,9 @@ def decode_frames(path: Path) -> Frames:
             f"{path} has {stored.shape[-1]} samples of the kind '{kind}'; expected grey "
             "(MONOCHROME1 or 2), RGB, YBR or a palette: export it as one of them"
         )
-    values = _rescaled(path, stored, header)
-    if values is not stored:
-        notes.append("values rescaled as the header says")
-        if kind == "MONOCHROME1":
-            notes.append("MONOCHROME1 not inverted: rescaled numbers mean what they say")
-        return Frames(values, 0, tuple(notes))
-    if kind == "MONOCHROME1":
+    if kind == "MONOCHROME1" and _quantitative(header):
+        notes.append("MONOCHROME1 not inverted: the numbers have a unit")
+    elif kind == "MONOCHROME1":
         if stored.dtype.kind == "f":
             stored = -stored
         else:
@@ -96,7 +93,11 @@ def decode_frames(path: Path) -> Frames:
             ends = -1 if signed else 2**bits - 1
             stored = (ends - stored.astype(np.int64)).astype(stored.dtype)
         notes.append("MONOCHROME1 inverted, so that high is bright")
-    return Frames(stored, bits, tuple(notes))
+    values = _rescaled(path, stored, header)
+    if values is not stored:
+        notes.append("values rescaled as the header says")
+        bits = 0
+    return Frames(values, bits, tuple(notes))
 
 
 def stored_frames(path: Path) -> "tuple[np.ndarray, Dataset]":
@@ -125,7 +126,18 @@ def stored_frames(path: Path) -> "tuple[np.ndarray, Dataset]":
     except MemoryError as error:
         raise HyMUNetError(f"{path} does not fit into memory; crop or shrink it first") from error
     except Exception as error:
-        raise HyMUNetError(broken(path, error)) from error
+        syntax = dataset.file_meta.TransferSyntaxUID
+        # Pillow, for one, decodes JPEG of 8 bits but not of 12
+        package = _PACKAGES.get(str(syntax), "python-gdcm")
+        hint = (
+            f"; it is compressed as '{syntax.name}': if other programs open it, "
+            f"pip install {package} brings another decoder"
+            if syntax.is_compressed
+            else ""
+        )
+        raise HyMUNetError(broken(path, error) + hint) from error
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
     return values, dataset
 
 
@@ -154,6 +166,12 @@ def _check_decoder(path: Path, dataset: "Dataset") -> None:
             f"{path} is compressed as '{syntax.name}', which needs another package: "
             f"pip install {package}; or export it uncompressed"
         )
+
+
+def _quantitative(header: "Dataset") -> bool:
+    """Whether numbers are measurements whatever way they are shown."""
+    hounsfield = text(header, "RescaleType").upper().startswith("HU")
+    return hounsfield or text(header, "Modality").upper() in ("CT", "PT")
 
 
 def _through_palette(path: Path, stored: np.ndarray, header: "Dataset") -> np.ndarray:

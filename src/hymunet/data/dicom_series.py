@@ -13,6 +13,7 @@ from hymunet.data.dicom_header import (
     SEGMENTATION,
     choose_series,
     first_item,
+    names_series,
     numbers,
     read_header,
     text,
@@ -23,6 +24,13 @@ from hymunet.errors import HyMUNetError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+_PLACE: tuple[tuple[str, tuple[str, int]], ...] = (
+    ("PlanePositionSequence", ("ImagePositionPatient", 3)),
+    ("PlaneOrientationSequence", ("ImageOrientationPatient", 6)),
+    ("PixelMeasuresSequence", ("PixelSpacing", 2)),
+)
 
 
 @dataclass(frozen=True)
@@ -56,11 +64,11 @@ def describe(path: Path) -> DicomImage:
     Raises:
         HyMUNetError: If it is no single image, see `choose_series` and `stack`.
     """
-    if path.is_file() or path.is_symlink():
-        files, headers = (path,), (read_header(path),)
-    else:
+    if path.is_dir() or names_series(path):
         series = choose_series(path)
         files, headers = series.files, series.headers
+    else:
+        files, headers = (path,), (read_header(path),)
     planes: list[Plane] = []
     for file, header in zip(files, headers, strict=True):
         if text(header, "SOPClassUID") in (SEGMENTATION, LABEL_MAP):
@@ -192,11 +200,7 @@ def planes_of(file: Path, header: "Dataset") -> list[Plane]:
         # the plane's own group, then all planes', then the file
         position, orientation, spacing = (
             _nearest([first_item(group, sequence), first_item(shared, sequence), header], *field)
-            for sequence, *field in (
-                ("PlanePositionSequence", "ImagePositionPatient", 3),
-                ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
-                ("PixelMeasuresSequence", "PixelSpacing", 2),
-            )
+            for sequence, field in _PLACE
         )
         if spacing is not None and min(spacing) <= 0:
             spacing = None

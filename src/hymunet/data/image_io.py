@@ -146,9 +146,9 @@ def read_mask(
                 f"mask {path} is a DICOM segmentation, which holds only the slices that show "
                 "something: name the image that it belongs to (`image`, or a data set with images)"
             )
-        grid, picture = _mask_grid(Path(image))
+        grid, flat = _mask_grid(Path(image))
         labels, notes = read_segmentation(path, grid, max_pixels)
-        return class_indices(labels[0] if picture else labels, path, num_labels, False, notes)
+        return class_indices(labels[0] if flat else labels, path, num_labels, False, notes)
     if is_volume(path):
         stored, _, affine, notes = _read_volume(path, max_pixels)
         if len(stored) != 1:
@@ -156,10 +156,10 @@ def read_mask(
                 f"mask {path} has {len(stored)} channels; expected one volume of class indices"
             )
         if image is not None and stored.ndim == 4 and is_dicom(Path(image)):
-            grid, picture = _mask_grid(Path(image))
+            grid, flat = _mask_grid(Path(image))
             if grid.affine is not None and affine is not None:
                 turned, said = turned_onto(stored[0], affine, path, grid)
-                stored, notes = turned if picture else turned[None], [*notes, *said]
+                stored, notes = turned if flat else turned[None], [*notes, *said]
         return class_indices(stored[0], path, num_labels, False, notes)
     picture, notes, lossy = decode_picture(path, max_pixels)
     values, notes = stored_values(picture, path, notes)
