@@ -26,6 +26,7 @@ HEAVY = {
     "matplotlib",
     "numba",
     "nibabel",
+    "pydicom",
 }
 
 
@@ -82,7 +83,8 @@ def test_metrics_load_no_slow_library():
 
 
 @pytest.mark.parametrize(
-    "module", ["case", "image_io", "formats", "splits", "duplicates", "phantoms"]
+    "module",
+    ["case", "image_io", "formats", "splits", "duplicates", "phantoms", "dicom_find", "dicom_seg"],
 )
 def test_modules_about_files_load_no_slow_library(module):
     assert heavy_imports_of(f"hymunet.data.{module}") == set()

@@ -6,7 +6,8 @@ import pytest
 from hymunet.data.case_io import read_case
 from hymunet.data.duplicates import hash_images, near_duplicate_groups
 from hymunet.data.formats import find_dataset
-from hymunet.data.image_io import read_image, read_mask
+from hymunet.data.image_io import read_image
+from hymunet.data.mask_reading import read_mask
 
 pytestmark = pytest.mark.data
 

@@ -348,8 +348,8 @@ def test_a_link_to_nothing_is_not_passed_over(tmp_path):
 
 def test_what_is_no_image_is_listed(tmp_path):
     Pillow.new("L", (4, 4)).save(tmp_path / "a.png")
-    (tmp_path / "scan.dcm").write_bytes(b"x")
+    (tmp_path / "scan.czi").write_bytes(b"x")
     (tmp_path / ".DS_Store").write_bytes(b"x")
     (tmp_path / "more").mkdir()
     (tmp_path / "linked").symlink_to(tmp_path / "more")
-    assert [path.name for path in find_others([tmp_path])] == ["linked", "scan.dcm"]
+    assert [path.name for path in find_others([tmp_path])] == ["linked", "scan.czi"]

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 
-from hymunet.data.image_io import Image, read_image, read_mask, stem_of, write_mask
+from hymunet.data.image_io import Image, read_image, stem_of
+from hymunet.data.mask_reading import read_mask
+from hymunet.data.masks_io import write_mask
 from hymunet.errors import HyMUNetError, NonFiniteError
 
 
@@ -248,12 +250,13 @@ def test_files_that_are_no_pictures_are_named(tmp_path):
         read_image(tmp_path / "empty.png")
     with pytest.raises(HyMUNetError, match=r"page.jpg is none of these; expected PNG, JPEG"):
         read_image(tmp_path / "page.jpg")
-    with pytest.raises(HyMUNetError, match=r"is a DICOM file.*export"):
+    with pytest.raises(HyMUNetError, match=r"scan.dcm is broken or cut short"):
         read_image(tmp_path / "scan.dcm")
     with pytest.raises(HyMUNetError, match=r"gone.png does not exist"):
         read_mask(tmp_path / "gone.png")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(HyMUNetError, match=r"is a folder; expected an image file"):
-        read_image(tmp_path)
+        read_image(tmp_path / "folder")
     with pytest.raises(HyMUNetError, match=r"got no file"):
         read_image([])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hymunet.data.image_io import read_mask, values_in_mask
 from hymunet.data.label_map import map_labels
+from hymunet.data.mask_reading import read_mask, values_in_mask
 from hymunet.errors import HyMUNetError
 from tests.data.drawn_files import blocks, picture, volume
 

@@ -10,7 +10,8 @@ from safetensors import safe_open
 
 from hymunet.cli import main
 from hymunet.data.case_hash import case_hash
-from hymunet.data.image_io import Image, read_image, read_mask
+from hymunet.data.image_io import Image, read_image
+from hymunet.data.mask_reading import read_mask
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.calibrate import calibrate
 from hymunet.evaluation.calibrate_terminal import bar
@@ -194,7 +195,7 @@ def test_of_nested_structures_the_one_threshold_is_that_of_the_masks(data, tmp_p
     folder = tmp_path / "data"
     shutil.copytree(data / "images", folder / "images")
     (folder / "masks").mkdir()
-    from hymunet.data.image_io import write_mask
+    from hymunet.data.masks_io import write_mask
 
     for path in (data / "masks").iterdir():
         labels = read_mask(path).labels

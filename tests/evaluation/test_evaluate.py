@@ -11,12 +11,15 @@ import pytest
 
 from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
-from hymunet.data.image_io import read_image, read_mask, write_mask
+from hymunet.data.image_io import read_image
+from hymunet.data.mask_reading import read_mask
+from hymunet.data.masks_io import write_mask
 from hymunet.data.phantoms import write_phantoms
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.evaluate import evaluate, score_case
 from hymunet.evaluation.truth import read_truth
 from hymunet.metrics.case import METRICS, case_metrics
+from tests.data.dicom_files import save, segmentation, slices, volume, write_series
 from tests.data.drawn_files import described, picture
 
 SPLIT = ("train", "train", "train", "val", "test", "test")
@@ -351,3 +354,26 @@ def test_masks_of_other_tools_hold_the_values_of_the_data_set(tmp_path):
     picture(tmp_path / "theirs" / "a.png", np.where(stored == 9, 4, stored).astype(np.uint8))
     with pytest.raises(HyMUNetError, match=r"1 values that are no label of its data set \(4\)"):
         evaluate(tmp_path / "theirs", root, num_labels=3)
+
+
+def test_dicom_segmentations_are_judged_on_the_grid_of_their_series(tmp_path):
+    """Reference and prediction as DICOM, NIfTI or both: one Dice, in mm of the series."""
+    shape, step = (4, 12, 14), 2.5
+    truth = np.zeros((*shape, 1), np.uint8)
+    truth[1:3, 3:8, 4:9] = 1
+    guess = np.roll(truth, 1, axis=0)  # one slice off
+    for number in range(2):
+        made = slices(volume(shape, number), step=step, PatientID=f"P{number}")
+        series = write_series(tmp_path / "data" / "images" / f"c{number}", made)
+        save(segmentation(made, truth), tmp_path / "data" / "masks" / f"c{number}.dcm")
+        save(segmentation(made, guess), tmp_path / "seg" / f"c{number}.dcm")
+        target = tmp_path / "nifti" / f"c{number}.nii.gz"
+        target.parent.mkdir(exist_ok=True)
+        write_mask(target, guess[..., 0], read_image(series, None))
+    for kind in ("seg", "nifti"):
+        output = tmp_path / f"report-{kind}"
+        result = evaluate(tmp_path / kind, tmp_path / "data", output=output, num_labels=2)
+        assert [row["dice"] for row in result.cases] == [0.5, 0.5]
+        assert [row["hd"] for row in result.cases] == pytest.approx([step, step])
+        written = (output / "report.html").read_text(encoding="utf-8")
+        assert "CANARY" not in written

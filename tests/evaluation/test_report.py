@@ -9,7 +9,8 @@ import pytest
 from PIL import Image as Picture
 
 from hymunet.data.case import Case
-from hymunet.data.image_io import read_mask, write_mask
+from hymunet.data.mask_reading import read_mask
+from hymunet.data.masks_io import write_mask
 from hymunet.data.phantoms import draw_lesion
 from hymunet.evaluation.evaluate import Evaluation, score_case
 from hymunet.evaluation.formatting import format_interval, format_value

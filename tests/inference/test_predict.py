@@ -15,10 +15,12 @@ from PIL import Image
 from hymunet import HyMUNet, Predictor, pretrained_names
 from hymunet.cli import main
 from hymunet.data.image_io import read_image
+from hymunet.data.mask_reading import read_mask
 from hymunet.errors import HyMUNetError
 from hymunet.inference.overlay import draw_overlay
 from hymunet.inference.predict import predict
 from hymunet.network.model_file import read_info, save_model
+from tests.data.dicom_files import photo, slices, volume, write_series
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}
 
@@ -320,6 +322,36 @@ def test_volumes_become_masks_on_their_grid(volumes, output):
     voxel = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
     for row in report.measurements:
         assert row["volume_mm3"] == pytest.approx(row["volume_voxels"] * voxel, rel=1e-4)
+
+
+def test_a_dicom_series_becomes_one_mask_on_its_grid(tmp_path, output):
+    torch.manual_seed(4)
+    network = HyMUNet(1, 3, spatial_dims=3, activation="softmax", conv_norm="group", **TOY)
+    model = save_model(tmp_path / "ct.safetensors", network)
+    made = [slices(volume((4, 12, 19), seed)) for seed in range(3)]
+    write_series(tmp_path / "in" / "case" / "ct", made[0])
+    both = write_series(tmp_path / "in" / "both", made[1] + made[2])
+    (both / "cut.dcm").write_bytes((both / "IM0000.dcm").read_bytes()[:150])
+    write_series(tmp_path / "in", [photo(volume((6, 8)))], name="flat.dcm")
+
+    report = predict(str(tmp_path / "in"), model=model, output=output)
+    # a slice cut short is named three times: by itself, and by the two series it may belong to
+    assert len(report.failed) == 4
+    assert sum("cut.dcm is broken or cut short" in why for why in report.failed.values()) == 3
+    assert "CANARY" not in json.dumps(report.failed)
+    (both / "cut.dcm").unlink()
+
+    for given in (tmp_path / "in", tmp_path / "in" / "case" / "ct"):
+        predict(str(given), model=model, output=output)
+    uids = sorted(series[0].SeriesInstanceUID for series in made[1:])
+    expected = [output / "both" / f"{uid}.nii.gz" for uid in uids]
+    expected += [output / "case" / "ct.nii.gz", output / "ct.nii.gz"]
+    assert sorted(output.rglob("*.nii.gz")) == expected
+    image = read_image(tmp_path / "in" / "case" / "ct", None)
+    written = nibabel.load(output / "ct.nii.gz")
+    np.testing.assert_allclose(written.affine, image.affine, atol=1e-5)
+    found = read_mask(output / "ct.nii.gz", 3, image=tmp_path / "in" / "case" / "ct").labels
+    np.testing.assert_array_equal(found, Predictor(model)(image).mask)
 
 
 @pytest.mark.parametrize("option", ["probability", "overlay"])

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from hymunet.data.case import Case, Dataset
-from hymunet.data.image_io import values_in_mask
 from hymunet.data.label_scheme import LabelScheme
+from hymunet.data.mask_reading import values_in_mask
 from hymunet.data.masks_io import listed
 from hymunet.data.pairs import folders_in
 from hymunet.data.tables import check_unique

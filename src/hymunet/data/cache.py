@@ -25,6 +25,7 @@ from torch import Tensor
 from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
 from hymunet.data.case_io import read_case
+from hymunet.data.dicom_header import files_behind
 from hymunet.data.image_io import Image
 from hymunet.data.patches import places_of_classes
 from hymunet.data.preprocess import Preprocess, to_unit_range
@@ -263,15 +264,20 @@ class CaseCache:
         return self.preprocess.resize_labels(label, num_labels, spacing_mm)[0]
 
 
-def _stamp(case: Case, path: Path) -> tuple[str, int, int]:
+def _stamp(case: Case, path: Path) -> tuple[str, int, int | str]:
     try:
-        status = path.stat()
+        files = [(file.name, file.stat()) for file in files_behind(path)]
     except OSError as error:
         raise HyMUNetError(
             f"case {case.id}: {path} cannot be read ({error.strerror or error}); it was there when "
             "the data were listed: bring it back or mount its disk"
         ) from error
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
+    size = sum(status.st_size for _, status in files)
+    if len(files) == 1:
+        return str(path.resolve()), size, files[0][1].st_mtime_ns
+    # a DICOM series: a slice that came, went or changed makes another image
+    names = json.dumps([(name, status.st_size, status.st_mtime_ns) for name, status in files])
+    return str(path.resolve()), size, hashlib.sha256(names.encode()).hexdigest()
 
 
 def _writable(folder: Path) -> Path:

@@ -6,15 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from hymunet.data.case import Case
-from hymunet.data.image_io import (
-    Image,
-    Mask,
-    read_image,
-    read_mask,
-    read_stored_mask,
-    same_grid,
-)
+from hymunet.data.image_io import Image, read_image
 from hymunet.data.label_map import map_labels
+from hymunet.data.mask_reading import read_mask, read_stored_mask
+from hymunet.data.masks_io import Mask
+from hymunet.data.volume_io import same_grid
 from hymunet.errors import HyMUNetError
 
 
@@ -59,7 +55,7 @@ def read_stored_case(
     if case.label is None:
         raise HyMUNetError(f"case {case.id} has no mask; training and evaluation need one")
     image = read_image(case.channels, None)
-    stored = read_stored_mask(case.label)
+    stored = read_stored_mask(case.label, image=case.channels[0])
     ends = (case.label_map, case.ignore_label, 256)
     values, ignored, said = map_labels(stored.values, case.label, *ends)
     _check_same_grid(case, image, values, stored.affine, case.label, "mask")
@@ -72,7 +68,7 @@ def read_stored_case(
 def _valid_area(case: Case, image: Image, ignored: np.ndarray | None) -> np.ndarray | None:
     valid = None
     if case.valid is not None:
-        area = read_mask(case.valid, 2)
+        area = read_mask(case.valid, 2, image=case.channels[0])
         valid = area.labels.astype(bool)
         _check_same_grid(case, image, valid, area.affine, case.valid, "valid area")
         if not valid.any():
@@ -93,7 +89,11 @@ def read_label(case: Case, num_labels: int) -> Mask:
     """The mask of a case as class indices, by its label map; see `read_mask`."""
     assert case.label is not None
     return read_mask(
-        case.label, num_labels, label_map=case.label_map, ignore_label=case.ignore_label
+        case.label,
+        num_labels,
+        label_map=case.label_map,
+        ignore_label=case.ignore_label,
+        image=next(iter(case.channels), None),
     )
 
 

@@ -51,7 +51,7 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
     check_file(path)
     try:
         with open(path, "rb") as file, _whole_or_nothing():
-            head = file.read(132)
+            head = file.read(16)
             file.seek(0)
             picture = _decoder(path, head)(file, str(path))
             pages = getattr(picture, "n_frames", 1)
@@ -160,10 +160,9 @@ def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
     for signature, decoder in _DECODERS:
         if head.startswith(signature):
             return decoder
-    kind = "a DICOM file" if head[128:132] == b"DICM" else "none of these"
     raise HyMUNetError(
-        f"{path} is {kind}; expected PNG, JPEG, TIFF, BMP, WebP, GIF or NIfTI (.nii, .nii.gz): "
-        "export it as one of them"
+        f"{path} is none of these; expected PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI (.nii, .nii.gz) "
+        "or DICOM: export it as one of them"
     )
 
 
@@ -174,7 +173,9 @@ def check_file(path: Path) -> None:
         HyMUNetError: Saying which of these it is.
     """
     if path.is_dir():
-        raise HyMUNetError(f"{path} is a folder; expected an image file")
+        raise HyMUNetError(
+            f"{path} is a folder; expected an image file, or a folder with DICOM files in it"
+        )
     if not path.exists():
         raise HyMUNetError(f"{path} does not exist; check the name, or where you started from")
     try:

@@ -9,6 +9,8 @@ from pathlib import Path
 from hymunet.data.brats import find_brats
 from hymunet.data.case import Case, Dataset
 from hymunet.data.decathlon import find_decathlon
+from hymunet.data.dicom_find import check_segments, find_series, with_patients
+from hymunet.data.dicom_header import is_dicom, is_dicom_file
 from hymunet.data.drive import find_drive
 from hymunet.data.image_io import SUFFIXES
 from hymunet.data.masks_io import listed
@@ -44,6 +46,8 @@ def find_dataset(data: Path, images: Path | None = None, masks: Path | None = No
       folder a case; DRIVE;
     - images/ and masks/ under their usual names, files paired by stem (the mask's may end in
       _mask, _seg, _segmentation, _gt, _label);
+    - DICOM in any of these: an image is a folder with the files of one series, or a file; a mask is
+      a segmentation (a file, or a folder with one) or a NIfTI file. The patient is the group;
     - such a layout one folder down, or pairs of folders in each of train/, val/ and test/.
 
     A `split.csv` with the columns case and split beside the data goes into `Dataset.split`.
@@ -151,6 +155,8 @@ def _from_folders(name: str, root: Path, pairs: Sequence[tuple[str | None, Path,
         cases.extend(paired)
         parts.update({case.id: part for case in paired if part is not None})
     check_unique(((case.id, case.channels[0]) for case in cases), "cases")
+    check_segments(cases)
+    cases = with_patients(cases, notes)
     used = {path for _, *both in pairs for path in both}
     unused = folders_left(root, used)
     if unused:
@@ -164,6 +170,8 @@ def _from_folders(name: str, root: Path, pairs: Sequence[tuple[str | None, Path,
 
 def _from_csv(path: Path) -> Dataset:
     cases, split, notes = read_cases(path)
+    check_segments(cases)
+    cases = with_patients(cases, notes)
     dataset = Dataset("CSV", path.parent, _sorted(cases), split, tuple(notes))
     if split is not None or path.name.lower() == "split.csv":
         return dataset
@@ -187,8 +195,10 @@ def _sorted(cases: Iterable[Case]) -> tuple[Case, ...]:
 def find_images(inputs: Sequence[str | Path]) -> list[Path]:
     """Image files for prediction from files, folders (with all below them) and glob patterns.
 
+    A DICOM series in a folder is one image, not one a slice: see `dicom_find.find_series`.
+
     Returns:
-        Sorted, each file once even if it was named twice.
+        Sorted, each file or series once even if it was named twice.
 
     Raises:
         HyMUNetError: If an input does not exist, is no image, or holds none.
@@ -198,8 +208,9 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
         path = Path(given)
         if path.is_dir():
             chosen = [file for file in path.rglob("*") if _visible(file, path) and is_image(file)]
-        elif path.exists():
-            if not is_image(path):
+            chosen += find_series(path)
+        elif path.exists() or is_dicom(path):
+            if not is_image(path) and not is_dicom(path):
                 raise HyMUNetError(
                     f"{path} is no image by its name; expected {listed(SUFFIXES, 20)}: export it "
                     "as one of them"
@@ -209,7 +220,9 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
             chosen = [Path(name) for name in glob.glob(str(given), recursive=True)]
             if not chosen:
                 raise HyMUNetError(f"{given} does not exist and matches nothing; check the path")
-            chosen = [file for file in chosen if is_image(file)]
+            folders = [found for file in chosen if file.is_dir() for found in find_series(file)]
+            files = [file for file in chosen if not file.is_dir()]
+            chosen = [*folders, *(file for file in files if is_image(file) or is_dicom(file))]
         if not chosen:
             raise HyMUNetError(f"{given} holds no images; expected {listed(SUFFIXES, 20)}")
         for file in chosen:
@@ -226,7 +239,8 @@ def find_others(inputs: Sequence[str | Path]) -> list[Path]:
     others = []
     for folder in {Path(given) for given in inputs}:
         for path in folder.rglob("*") if folder.is_dir() else ():
-            passed_over = not is_image(path) and (not path.is_dir() or path.is_symlink())
+            known = is_image(path) or is_dicom_file(path)
+            passed_over = not known and (not path.is_dir() or path.is_symlink())
             if passed_over and _visible(path, folder):
                 others.append(path)
     return sorted(others)

@@ -6,51 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from hymunet.data.decode import (
-    broken,
-    check_file,
-    check_size,
-    decode_picture,
-    picture_channels,
-)
-from hymunet.data.label_map import map_labels
-from hymunet.data.masks_io import (
-    VOLUME_SUFFIXES,
-    Mask,
-    class_indices,
-    histogram,
-    import_nibabel,
-    is_volume,
-    listed,
-    stored_values,
-    whole_numbers,
-    write_mask,
-)
+from hymunet.data.decode import decode_picture, picture_channels
+from hymunet.data.dicom_header import is_dicom
+from hymunet.data.dicom_series import read_dicom
+from hymunet.data.masks_io import VOLUME_SUFFIXES, is_volume, listed
+from hymunet.data.volume_io import read_volume, same_grid
 from hymunet.errors import HyMUNetError, NonFiniteError
-
-__all__ = [
-    "SUFFIXES",
-    "Image",
-    "Mask",
-    "StoredMask",
-    "read_image",
-    "read_mask",
-    "read_stored_mask",
-    "same_grid",
-    "stem_of",
-    "values_in_mask",
-    "write_mask",
-]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *VOLUME_SUFFIXES)
 MAX_PIXELS = 250_000_000
-_SHEAR = 1e-3  # cosine of the angle between axes: rounding of a header's float32 stays below 1e-5
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image as decoded: EXIF orientation applied, nothing rescaled.
+    """An image as decoded: EXIF orientation and DICOM's rescale applied, nothing else changed.
 
     Args:
         pixels: (channels, *spatial), uint8, uint16 or float32.
@@ -58,7 +28,8 @@ class Image:
             say (a picture's dots per inch are a printer's, not a microscope's).
         affine: A volume's 4x4 voxel-to-world matrix as nibabel gives it: for voxel indices in the
             file's (x, y, z) order, the reverse of the axes here, and in the file's unit. Voxels
-            stay in the order in which they are stored.
+            stay in the order in which they are stored; DICOM slices in that of their positions.
+            A DICOM series has the affine of a NIfTI file with the same voxels (RAS+, mm).
         notes: What was understood or changed, for instance "palette converted to RGB".
     """
 
@@ -68,25 +39,11 @@ class Image:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class StoredMask:
-    """What stands in the file of a mask.
-
-    Args:
-        values: (*spatial), bool, integer or float.
-        lossy: Whether the file was compressed with loss, so that values are blurred.
-        affine: As in `Image`.
-        notes: What the decoder had to say.
-    """
-
-    values: np.ndarray
-    lossy: bool
-    affine: np.ndarray | None
-    notes: tuple[str, ...]
-
-
 def stem_of(path: Path) -> str:
-    """File name without its suffix, `.nii.gz` being one suffix."""
+    """File name without its suffix, `.nii.gz` being one suffix. A folder (of a DICOM series) and a
+    name that ends in a number, as in 1.2.840, have none."""
+    if path.suffix[1:].isdigit() or path.is_dir():
+        return path.name
     return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
@@ -99,8 +56,9 @@ def read_image(
     16-bit grey stays uint16, other numbers become float32.
 
     Args:
-        paths: PNG, JPEG, TIFF, BMP, WebP, GIF (recognised by content) or NIfTI (by name);
-            several are stacked along the channel axis in the order given.
+        paths: PNG, JPEG, TIFF, BMP, WebP, GIF (recognised by content) or NIfTI (by name); DICOM as
+            a file, as a folder that holds one series, or as FOLDER/UID, one of several series in a
+            folder. Several are stacked along the channel axis in the order given.
         in_channels: Channels wanted. A grey image becomes RGB by repetition for 3, an RGB one its
             luma for 1; with as many files as channels, each RGB file becomes its luma. None: as
             stored.
@@ -108,8 +66,8 @@ def read_image(
 
     Raises:
         HyMUNetError: If a file is missing, broken, cut short, too large, of an unknown kind, has
-            several pages or other channels than wanted, or if files of one image differ in size
-            or grid.
+            several pages or other channels than wanted, if files of one image differ in size or
+            grid, or if DICOM slices are missing, doubled or of several kinds.
         NonFiniteError: If values are NaN or infinite.
     """
     paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
@@ -137,73 +95,13 @@ def read_image(
     return _with_channels(whole, in_channels, listed(paths, 4))
 
 
-def read_mask(
-    path: Path,
-    num_labels: int = 2,
-    max_pixels: int = MAX_PIXELS,
-    label_map: Sequence[tuple[int, int]] | None = None,
-    ignore_label: int | None = None,
-) -> Mask:
-    """Reads a mask as class indices; EXIF orientation applies as it does to images.
-
-    Understood: 0/1, 0/255, class indices, bool, 1-bit, palette (its indices; of a GIF its greys),
-    RGB with three equal channels, an opaque alpha channel, whole numbers in 16-bit, float and NIfTI
-    files, and for num_labels 2 also a binary mask greyed by JPEG (cut at 128).
-
-    Args:
-        path: The mask.
-        num_labels: Number of classes, background included: 2 for one structure.
-        max_pixels: As in `read_image`.
-        label_map: (stored value, class index) pairs, see `Case`; None: class indices are stored.
-        ignore_label: Stored value of pixels that do not count; they come back in `Mask.ignored`,
-            as background.
-
-    Raises:
-        HyMUNetError: If the file cannot be read, or holds other values than the classes or those
-            of the map; the message lists the values found.
-    """
-    path = Path(path)
-    stored = read_stored_mask(path, max_pixels)
-    values, lossy, affine = stored.values, stored.lossy, stored.affine
-    if label_map is None and ignore_label is None:
-        mask = class_indices(values, path, num_labels, lossy, stored.notes)
-        return replace(mask, affine=affine)
-    values, ignored, said = map_labels(values, path, label_map, ignore_label, num_labels)
-    mask = class_indices(values, path, num_labels, lossy, [*stored.notes, *said])
-    return replace(mask, ignored=ignored, affine=affine)
-
-
-def values_in_mask(path: Path, max_pixels: int = MAX_PIXELS) -> list[int]:
-    """The values that occur in a mask as they are stored, ascending.
-
-    Raises:
-        HyMUNetError: If it cannot be read, or holds other than whole numbers.
-    """
-    stored = read_stored_mask(Path(path), max_pixels)
-    return [int(value) for value in histogram(whole_numbers(stored.values, path))[0]]
-
-
-def read_stored_mask(path: Path, max_pixels: int = MAX_PIXELS) -> StoredMask:
-    """A mask with the values that stand in its file, not yet understood as classes.
-
-    Raises:
-        HyMUNetError: If it cannot be read or is no single channel.
-    """
-    if not is_volume(path):
-        picture, notes, lossy = decode_picture(path, max_pixels)
-        values, notes = stored_values(picture, path, notes)
-        return StoredMask(values, lossy, None, tuple(notes))
-    stored, _, affine, notes = _read_volume(path, max_pixels)
-    if len(stored) != 1:
-        raise HyMUNetError(
-            f"mask {path} has {len(stored)} channels; expected one volume of class indices"
-        )
-    return StoredMask(stored[0], False, affine, tuple(notes))
-
-
 def _read_one(path: Path, max_pixels: int) -> Image:
+    affine: np.ndarray | None
+    spacing_mm: tuple[float, ...] | None
     if is_volume(path):
-        pixels, spacing_mm, affine, notes = _read_volume(path, max_pixels)
+        pixels, spacing_mm, affine, notes = read_volume(path, max_pixels)
+    elif is_dicom(path):
+        pixels, spacing_mm, affine, notes = read_dicom(path, max_pixels)
     else:
         picture, notes, _ = decode_picture(path, max_pixels)
         pixels, notes = picture_channels(picture, path, notes)
@@ -220,70 +118,6 @@ def _read_one(path: Path, max_pixels: int) -> Image:
                 "expected finite numbers: replace them (by the background, say) and save it again"
             )
     return Image(np.ascontiguousarray(pixels), spacing_mm, affine, tuple(notes))
-
-
-def _read_volume(
-    path: Path, max_pixels: int
-) -> tuple[np.ndarray, tuple[float, ...] | None, np.ndarray, list[str]]:
-    """(channels, *spatial) with axes the reverse of the file's, spacing, affine, notes."""
-    nibabel = import_nibabel(path)
-    check_file(path)
-    notes: list[str] = []
-    try:
-        volume = nibabel.load(path, mmap=False)
-        shape = tuple(int(length) for length in volume.shape)
-        while len(shape) > 4 and shape[-1] == 1:
-            shape = shape[:-1]
-        stored_type = volume.get_data_dtype()
-        if len(shape) not in (2, 3, 4) or stored_type.fields or stored_type.kind not in "iuf":
-            raise HyMUNetError(
-                f"{path} has shape {volume.shape} of {stored_type}; expected real numbers, "
-                "(x, y, z) or (x, y, z, channels): save each volume as a file of its own"
-            )
-        check_size(path, shape, max_pixels)
-        values = np.asanyarray(volume.dataobj).reshape(shape).T
-        affine, unit = volume.affine, volume.header.get_xyzt_units()[0]
-    except HyMUNetError:
-        raise
-    except Exception as error:  # zlib, gzip, struct, header and memory errors of a broken file
-        raise HyMUNetError(broken(path, error)) from error
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
-    if len(shape) < 4:
-        values = values[None]
-    _check_affine(path, affine)
-    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[: min(len(shape), 3)][::-1]
-    if unit not in ("mm", "micron", "meter"):
-        notes.append("unit of length not stated, taken as mm")
-    sizes = sizes * {"micron": 1e-3, "meter": 1e3}.get(unit, 1.0)
-    return values, tuple(float(size) for size in sizes), affine, notes
-
-
-def _check_affine(path: Path, affine: np.ndarray) -> None:
-    """Raises HyMUNetError unless the three axes have lengths and stand at right angles."""
-    axes = affine[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or (lengths <= 0).any():
-        raise HyMUNetError(
-            f"the affine of {path} has axes of length {listed(lengths.round(6))}; expected three "
-            "finite lengths above 0: voxels without a size cannot be measured. Write the right "
-            "affine, or none, with the voxel size in the header"
-        )
-    cosines = np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max()
-    if cosines > _SHEAR:
-        angle = np.degrees(np.arccos(cosines))
-        raise HyMUNetError(
-            f"the affine of {path} is sheared: two axes stand at {angle:.1f} degrees; expected "
-            "right angles, as distances are measured along the axes: resample the volume to an "
-            "orthogonal grid first"
-        )
-
-
-def same_grid(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    """Whether two affines agree, to 0.01 of their unit; two unknown ones do, one alone does not."""
-    if one is None or other is None:
-        return one is other
-    return np.allclose(one, other, rtol=1e-4, atol=1e-2)
 
 
 def _to_luma(image: Image) -> Image:

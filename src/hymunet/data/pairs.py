@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from hymunet.data.case import Case
+from hymunet.data.dicom_find import is_dicom_entry
 from hymunet.data.image_io import SUFFIXES, stem_of
 from hymunet.data.masks_io import listed
 from hymunet.data.tables import check_unique, part_name
@@ -131,14 +132,15 @@ def _by_stem(
     chosen = [
         path
         for path in entries
-        if is_image(path) and not (skip is not None and skip.search(stem_of(path)))
+        if (is_image(path) or is_dicom_entry(path))
+        and not (skip is not None and skip.search(stem_of(path)))
     ]
     rest = [path.name for path in entries if path not in set(chosen)]
     if not chosen:
         content = f"holds none of {len(rest)} files or folders" if rest else "is empty"
         raise HyMUNetError(
             f"the folder {folder} {content}; expected images directly in it "
-            f"({listed(SUFFIXES, 20)})"
+            f"({listed(SUFFIXES, 20)}, .dcm, or a folder with DICOM files for each)"
         )
     if rest:
         notes.append(f"{len(rest)} entries of {folder.name} are no images, ignored: {listed(rest)}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hymunet.data.case import Case
+from hymunet.data.dicom_header import is_dicom
 from hymunet.data.image_io import stem_of
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
@@ -88,7 +89,7 @@ def read_cases(path: Path) -> tuple[list[Case], dict[str, str] | None, list[str]
                 "all-black one where there is nothing to segment)"
             )
         found = path.parent / row[column].replace("\\", "/")
-        if not found.is_file():
+        if not found.is_file() and not is_dicom(found):
             missing.append(row[column])
         return found
 

@@ -267,8 +267,8 @@ def _intensities(
             "warning",
             "intensities",
             f"{len(order)} images are far brighter or darker than the others (mean "
-            f"{listed((f'{means[i]:.0f}' for i in order), 4)} against {middle:.0f}): another kind of "
-            "picture, or exported otherwise; see that each part of the split has some",
+            f"{listed((f'{means[i]:.0f}' for i in order), 4)} against {middle:.0f}): another kind "
+            "of picture, or exported otherwise; see that each part of the split has some",
             tuple(rows[i].id for i in order),
         )
 

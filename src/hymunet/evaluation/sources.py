@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from hymunet.data.case import Case, Dataset
-from hymunet.data.image_io import SUFFIXES, Image, read_mask, stem_of
+from hymunet.data.dicom_header import is_dicom_file
+from hymunet.data.image_io import SUFFIXES, Image, stem_of
+from hymunet.data.mask_reading import read_mask
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
 
@@ -112,7 +114,8 @@ def mask_files(folder: Path) -> list[Path]:
     found = {
         path.name: path
         for path in folder.iterdir()
-        if path.is_file() and path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+        if (path.is_file() and path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
+        or is_dicom_file(path)
     }
     beside = {name for name in found if _BESIDE.sub(".png", name) in found.keys() - {name}}
     return sorted(path for name, path in found.items() if name not in beside)
@@ -155,7 +158,8 @@ def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labe
 
     def predict(case: Case, image: Image | None) -> np.ndarray:
         # a mask that another tool made holds the values of the masks it was made from
-        return read_mask(files[keys[case.id]][0], num_labels, label_map=case.label_map).labels
+        file, image_file = files[keys[case.id]][0], next(iter(case.channels), None)
+        return read_mask(file, num_labels, image=image_file, label_map=case.label_map).labels
 
     classes = [f"class {i}" for i in range(1, num_labels)] if num_labels > 2 else ["foreground"]
     return Source(str(folder), predict, classes)

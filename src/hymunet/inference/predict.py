@@ -59,7 +59,8 @@ def predict(
 
     Args:
         inputs: Files, folders and globs; a folder is searched with its subfolders, which the
-            output repeats.
+            output repeats. A DICOM series in a folder is one image; FOLDER/UID names one of
+            several series in it.
         model: A model file (.safetensors), a run folder, or the name of a model that comes with
             the package (`hymunet models` lists them).
         output: Folder for the results; created when missing.
@@ -158,7 +159,7 @@ def _subfolder(image: Path, inputs: Sequence[str]) -> Path:
     """Where an image lies below the input folder that it was found in; files of one name in several
     subfolders (a patient each, say) then do not meet."""
     for folder in map(Path, inputs):
-        if folder.is_dir() and image.is_relative_to(folder):
+        if folder.is_dir() and image != folder and image.is_relative_to(folder):
             return image.parent.relative_to(folder)
     return Path()
 
@@ -205,7 +206,7 @@ def _write(prediction: "Prediction", targets: _Targets, num_labels: int) -> None
     import numpy as np
     from PIL import Image
 
-    from hymunet.data.image_io import write_mask
+    from hymunet.data.masks_io import write_mask
     from hymunet.files import write_with
     from hymunet.inference.overlay import draw_overlay
 

@@ -18,9 +18,11 @@ from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache, CaseFacts, kind_of
 from hymunet.data.case import Case, Dataset
 from hymunet.data.case_io import read_case
+from hymunet.data.dicom_header import is_dicom
+from hymunet.data.dicom_series import is_dicom_volume
 from hymunet.data.duplicates import hash_images, near_duplicate_groups
 from hymunet.data.image_io import read_image
-from hymunet.data.masks_io import listed
+from hymunet.data.masks_io import is_volume, listed
 from hymunet.data.preprocess import Preprocess
 from hymunet.data.splits import Split, load_split, make_split, read_split, split_from_table
 from hymunet.errors import HyMUNetError
@@ -172,7 +174,7 @@ def case_groups(cases: Sequence[Case]) -> list[str]:
     Volumes are not compared: each without a group is one of its own.
     """
     pictures = [case.channels[0] for case in cases]
-    if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in pictures):
+    if any(is_volume(path) or (is_dicom(path) and is_dicom_volume(path)) for path in pictures):
         return [case.group or case.id for case in cases]
     clusters = near_duplicate_groups(hash_images(pictures))
     return [case.group or f"cluster {c}" for case, c in zip(cases, clusters, strict=True)]

@@ -145,7 +145,7 @@ def _draw(path: Path, data: Path, protocol: str, seed: int, console: "Console") 
 
     from hymunet.console import say
     from hymunet.data.formats import find_dataset
-    from hymunet.data.image_io import read_mask
+    from hymunet.data.mask_reading import read_mask
     from hymunet.data.splits import save_split
     from hymunet.training.loading import case_groups
     from hymunet.workflows.protocols import protocol_split
