@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from hymunet.data.case import Case, Dataset
 from hymunet.data.case_hash import case_hash
@@ -54,6 +55,8 @@ class CaseSurvey:
         zeros: Share of pixels that are 0 in every channel.
         inside: A row a channel, over the labelled pixels; empty where there are none.
         counts: Value in the mask (class index where the data map them) -> pixels.
+        pieces: Connected pieces of the labelled area; 0 in volumes, where nobody asks.
+        piece_area: Pixels of the median piece.
         not_valid: Share of pixels that do not count.
         sha256: `case_hash` of the image.
         picture_hash: See `hymunet.data.duplicates.picture_hash`.
@@ -72,6 +75,8 @@ class CaseSurvey:
     zeros: float = 0.0
     inside: tuple[Intensities, ...] = ()
     counts: tuple[tuple[int, int], ...] = ()
+    pieces: int = 0
+    piece_area: float = 0.0
     not_valid: float = 0.0
     sha256: str = ""
     picture_hash: int = 0
@@ -128,6 +133,7 @@ def look_at(case: Case) -> CaseSurvey:
     labelled = values > 0 if valid is None else (values > 0) & valid
     channels = image.pixels.reshape(len(image.pixels), -1)
     flat = labelled.ravel()
+    pieces, piece_area = _pieces(labelled) if labelled.ndim == 2 else (0, 0.0)
     return CaseSurvey(
         id=case.id,
         group=case.group,
@@ -140,11 +146,21 @@ def look_at(case: Case) -> CaseSurvey:
         zeros=float((channels == 0).all(axis=0).mean()),
         inside=tuple(_intensities(channel[flat]) for channel in channels) if flat.any() else (),
         counts=tuple((int(v), int(n)) for v, n in zip(found, counts, strict=True)),
+        pieces=pieces,
+        piece_area=piece_area,
         not_valid=0.0 if valid is None else float(1.0 - valid.mean()),
         sha256=case_hash(image.pixels),
         picture_hash=picture_hash(image.pixels),
         notes=tuple(notes),
     )
+
+
+def _pieces(labelled: np.ndarray) -> tuple[int, float]:
+    """Number of connected pieces and the median of their areas."""
+    numbered, count = ndimage.label(labelled)
+    if count == 0:
+        return 0, 0.0
+    return count, float(np.median(np.bincount(numbered.ravel())[1:]))
 
 
 def _intensities(values: np.ndarray) -> Intensities:
