@@ -229,6 +229,9 @@ def test_what_the_model_file_says_is_on_the_card():
     chose = {"metric": "iou", "n": 31, "data": "Other moles", "split": "dev"}
     text = text_of(card_numbers([]), calibration=chose)
     assert "0.45, best for iou on 31 cases of Other moles, part dev" in text
+    kept = {"miss_rate": 0.1, "threshold": 0.45, "n": 31, "tta": False, "data": "Other moles"}
+    text = text_of(card_numbers([]), risk_control=kept)
+    assert "| cut at | 0.45: on average at most 10 % of the structure missed; set on 31" in text
 
 
 def test_the_weakest_kinds_of_cases_and_pictures_are_named():

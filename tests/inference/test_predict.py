@@ -72,6 +72,8 @@ def test_measurements_as_csv_and_json(folder, toy_file, output):
         "model": str(toy_file),
         "licence": "CC0-1.0",
         "domain": None,
+        "threshold": 0.5,
+        "miss_rate": None,
     }
     with open(output / "measurements.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -155,6 +155,21 @@ def test_models_as_a_table_and_as_json(capsys):
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(rows))
 
 
+def test_a_packaged_model_that_keeps_a_miss_rate_says_so(tmp_path, monkeypatch, capsys):
+    record = {"miss_rate": 0.1, "threshold": 0.25, "n": 12, "tta": False, "data": "drawn moles"}
+    network = HyMUNet(3, 1, dims=(4, 8), depths=(1, 1), d_state=2, stages="CM")
+    info = {"threshold": 0.25, "domain": "moles"}
+    save_model(tmp_path / "plain.safetensors", network, info)
+    save_model(tmp_path / "careful.safetensors", network, info | {"risk_control": record})
+    monkeypatch.setattr("hymunet.network.pretrained.WEIGHTS", tmp_path)
+    promises = {row["name"]: (row["threshold"], row["promise"]) for row in models(json=True)}
+    promise = "on average at most 10 % of the structure missed; set on 12 cases of drawn moles"
+    assert promises == {"plain": (0.25, None), "careful": (0.25, promise)}
+    capsys.readouterr()
+    models()
+    assert "at most 10 %" in " ".join(capsys.readouterr().out.split())
+
+
 def test_info_of_a_name(capsys):
     name, metadata = NAMES[0], read_info(NAMES[0])
     assert main(["info", name, "--json"]) == 0

@@ -95,6 +95,13 @@ def test_old_figures_do_not_come_along(tmp_path):
     assert "card" not in read_info(ship(run, "toy", folder=tmp_path))
 
 
+def test_a_miss_rate_that_other_weights_keep_is_not_shipped(tmp_path):
+    run = make_run(tmp_path / "run", threshold=0.2, risk_control={"miss_rate": 0.1})
+    with pytest.raises(HyMUNetError, match="keeps a miss rate with these weights, and shipped"):
+        ship(run, "toy", folder=tmp_path)
+    assert not (tmp_path / "toy.safetensors").exists()
+
+
 @pytest.mark.parametrize("name", ["ISIC", "a b", "../a", "a--b", "", "a.safetensors", "-a"])
 def test_names_that_are_none(tmp_path, name):
     with pytest.raises(HyMUNetError, match=r"lower-case letters, digits and single hyphens"):

@@ -1,29 +1,34 @@
 """`hymunet calibrate`: are a model's probabilities right, and at which one should it cut?
 
-Both are answered on held-out cases. What was chosen there is no longer clean there: a threshold
+At the best one, or at the one that keeps a miss rate (`hymunet.evaluation.risk_control`). All is
+answered on held-out cases. What was chosen there is no longer clean there: a threshold
 that is written into a model file brings along the fingerprints of the cases that chose it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation import tables
+from hymunet.evaluation.file_threshold import check_writable, write_threshold
 from hymunet.evaluation.held_out import limited, refuse_masks
+from hymunet.evaluation.miss_rates import control, structure_index
 from hymunet.evaluation.probabilities import Counted, count_all
 from hymunet.evaluation.provenance import record
+from hymunet.evaluation.risk_control import case_rows, risk_notes, summarise_risk
 from hymunet.evaluation.seen import known_cases
 from hymunet.evaluation.summary import few_groups_notes
 from hymunet.evaluation.thresholds import choose_threshold
 from hymunet.evaluation.truth import find_cases
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.calibration import calibration_error, pooled_mean, reliability
+from hymunet.metrics.risk_control import cases_needed
 
 if TYPE_CHECKING:
-    from hymunet.inference.predictor import Predictor
+    pass
 
 
 @dataclass
@@ -33,14 +38,17 @@ class Calibration:
     Args:
         summary: What `calibration.json` holds: `probabilities` by structure (for softmax that of
             the most probable class) with `ece`, `brier` and `reliability`; `threshold` (None for
-            softmax), see `hymunet.evaluation.thresholds.choose_threshold`.
+            softmax), see `hymunet.evaluation.thresholds.choose_threshold`. With a miss rate
+            instead of these `risk_control`, see `hymunet.evaluation.risk_control.summarise_risk`.
         notes: What a reader has to know to judge the numbers.
         written: The model file that was given the threshold; None without `write`.
+        cases: With a miss rate: a row a case, what `risk_control.csv` holds.
     """
 
     summary: dict[str, Any]
     notes: list[str]
     written: Path | None = None
+    cases: list[dict[str, Any]] = field(default_factory=list)
 
 
 def calibrate(
@@ -51,7 +59,9 @@ def calibrate(
     split: str | None = None,
     split_file: Path | None = None,
     write: bool = False,
-    metric: Literal["dice", "iou"] = "dice",
+    metric: Literal["dice", "iou"] | None = None,
+    miss_rate: float | None = None,
+    structure: str | None = None,
     limit: int | None = None,
     tta: bool = False,
     images: Path | None = None,
@@ -67,16 +77,27 @@ def calibrate(
     is, and its gain over 0.5 with 95 % intervals: on the same cases, and cross-fitted, on cases
     that did not choose it.
 
+    With --miss-rate it does something else: it finds the highest threshold at which, in a new case,
+    no more than that share of the structure is missed on average (conformal risk control), and what
+    it costs in precision and Dice. This holds for cases that come as these did, on average over
+    them: not for each image, nor for each kind of image.
+
     Args:
         model: A model file, a run folder (its best.safetensors) or the name of a packaged model.
         data: A data set in any layout that training takes.
-        output: Folder for calibration.json and thresholds.csv; without it no report is written.
+        output: Folder for calibration.json and thresholds.csv (with --miss-rate: risk_control.json
+            and risk_control.csv, a row a case); without it no report is written.
         split: Only this part of the data: train, val or test.
         split_file: Says which case is in which part, as for `evaluate`.
         write: Store the threshold in the model file, which `predict` and `evaluate` then cut at.
             Weights stay as they are. The cases that chose it are recorded: `evaluate` will call
             them optimistic.
-        metric: The mean that the threshold is to maximise.
+        metric: The mean that the threshold is to maximise: dice (the default) or iou.
+        miss_rate: The share of the structure that may be missed on average, such as 0.1. Needs
+            1 / rate - 1 cases that had no part in the model, one a patient; of a group one is
+            drawn.
+        structure: With --miss-rate, of a model of several nested structures: the one that it is
+            kept for.
         limit: At most so many cases, evenly spread over the list.
         tta: Test-time augmentation: the mean over mirrorings and quarter turns, 8 times the work.
         images: Folder of images, when it has no usual name.
@@ -90,64 +111,109 @@ def calibrate(
 
     Raises:
         HyMUNetError: If model and data do not belong together, cases were trained on, or a
-            threshold is to be written where there is none to choose or no place for it.
+            threshold is to be written where there is none to choose or no place for it; with a
+            miss rate also if the cases are too few for it, or chose the model's epoch.
     """
     from hymunet.inference.predictor import Predictor
     from hymunet.network.model_file import find_model, model_identity
 
     started = time.perf_counter()
     refuse_masks(str(model), "calibrate")
+    _check_options(metric, miss_rate, structure, force)
     path = find_model(model)
     dataset, cases, notes = find_cases(Path(data), str(model), split, images, masks, split_file)
     cases, limit_notes = limited(cases, limit)
     predictor = Predictor(path, device=device, tta=tta)
+    index = 0 if miss_rate is None else structure_index(predictor, structure, path)
     if write:
-        _check_writable(path, predictor, force)
+        check_writable(path, predictor, force)
     known = known_cases(predictor.info)
     if output is not None:
         make_folder(Path(output))
-    counted = count_all(cases, predictor, known, force)
+    result = Calibration({}, [*notes, *limit_notes])
+    if miss_rate is None:
+        counted = count_all(cases, predictor, known, force)
+        seen, hashes, groups = counted.seen, counted.hashes, len(set(counted.groups))
+        found: dict[str, Any] = {
+            "probabilities": _probabilities(counted),
+            "threshold": choose_threshold(
+                counted.counts, counted.groups, metric or "dice", predictor.threshold
+            )
+            if predictor.config.activation == "sigmoid"
+            else None,
+        }
+    else:
+        missed = control(cases, predictor, known, miss_rate, index)
+        # a threshold that is replaced has no part in the new one
+        seen = {name: part.replace("threshold", "") for name, part in missed.seen.items()}
+        hashes, groups = missed.hashes, len(missed.hashes)
+        found = {"risk_control": summarise_risk(missed, miss_rate, predictor)}
+        result.cases = case_rows(missed)
+        result.notes += missed.notes
 
     options: dict[str, str | Path | int | None] = {
         "images": images, "masks": masks, "split": split, "split_file": split_file,
-        "write": write, "metric": metric, "limit": limit, "tta": tta,
-        "force": force, "device": device, "output": output,
+        "write": write, "metric": metric, "miss_rate": _plain(miss_rate), "structure": structure,
+        "limit": limit, "tta": tta, "force": force, "device": device, "output": output,
     }  # fmt: skip
-    sigmoid = predictor.config.activation == "sigmoid"
-    summary: dict[str, Any] = {
+    summary = result.summary
+    summary |= {
         "prediction": str(path),
         "truth": str(data),
         "data": dataset.name,
         "split": split,
         "tta": tta,
-        "forced": force and "train" in counted.seen.values(),
-        "n": len(cases),
-        "groups": len(set(counted.groups)),
+        "forced": force and "train" in seen.values(),
+        "n": len(hashes),
+        "groups": groups,
         "interval": "95 % bootstrap over groups",
         "model": model_identity(path),
-        "probabilities": _probabilities(counted),
-        "threshold": choose_threshold(counted.counts, counted.groups, metric, predictor.threshold)
-        if sigmoid
-        else None,
+        **found,
         "made": record(str(model), Path(data), options, time.perf_counter() - started, "calibrate"),
     }
-    notes = [*notes, *limit_notes, *known.notes(counted.seen), *_notes(summary)]
-    result = Calibration(summary, notes)
+    result.notes += [*known.notes(seen), *_notes(summary)]
     if write:
-        result.written = _write_threshold(path, summary, counted.hashes)
-        notes.append(
-            f"threshold {summary['threshold']['chosen']:g} written to {path}; these {len(cases)} "
-            "cases chose it: judge the model on others"
-        )
+        result.written = path
+        result.notes += write_threshold(path, summary, hashes)
     if output is not None:
         _write(Path(output), result)
     if json:
         print(as_json(result), end="")
+    elif miss_rate is not None:
+        from hymunet.evaluation.risk_control_terminal import print_risk
+
+        print_risk(result)
     else:
         from hymunet.evaluation.calibrate_terminal import print_tables
 
         print_tables(result)
     return result
+
+
+def _check_options(
+    metric: str | None, miss_rate: float | None, structure: str | None, force: bool
+) -> None:
+    if miss_rate is None:
+        if structure is not None:
+            raise HyMUNetError(
+                "--structure names what --miss-rate is kept for; without it the threshold is that "
+                "of all structures: leave it out"
+            )
+        return
+    cases_needed(miss_rate)
+    if metric is not None:
+        raise HyMUNetError(
+            f"--metric {metric} and --miss-rate {miss_rate:g} each set the threshold; name one"
+        )
+    if force:
+        raise HyMUNetError(
+            "--miss-rate and --force do not go together: cases that the model was trained on say "
+            "nothing of what it misses in new ones"
+        )
+
+
+def _plain(number: float | None) -> str | None:
+    return None if number is None else str(number)
 
 
 def _probabilities(counted: Counted) -> dict[str, dict[str, Any]]:
@@ -163,49 +229,11 @@ def _probabilities(counted: Counted) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_writable(path: Path, predictor: "Predictor", force: bool) -> None:
-    import hymunet
-
-    if predictor.config.activation != "sigmoid":
-        raise HyMUNetError(
-            f"--write stores a threshold, but {path} chooses the most probable class (softmax) and "
-            "has none; leave --write out"
-        )
-    if force:
-        raise HyMUNetError(
-            "--write and --force do not go together: a threshold chosen on cases that the model "
-            "was trained on does not fit new ones; name a held-out part (--split val)"
-        )
-    if Path(hymunet.__file__).resolve().parent in path.resolve().parents:
-        raise HyMUNetError(
-            f"{path} belongs to the installed package and is not changed; copy it to a folder of "
-            "your own and name the copy"
-        )
-
-
-def _write_threshold(path: Path, summary: Mapping[str, Any], hashes: Sequence[str]) -> Path:
-    """Gives the model file its threshold, and says in it how it was chosen and on which cases."""
-    from hymunet.network.model_file import read_info, replace_info
-
-    chosen = summary["threshold"]
-    calibration = {
-        "threshold": chosen["chosen"],
-        "metric": chosen["metric"],
-        "data": summary["data"],
-        "split": summary["split"],
-        "tta": summary["tta"],
-        "n": summary["n"],
-        "gain": chosen["gain"],
-        "date": summary["made"]["date"],
-        "cases": sorted(hashes),
-    }
-    info = read_info(path)
-    return replace_info(path, info | {"threshold": chosen["chosen"], "calibration": calibration})
-
-
 def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = few_groups_notes(summary["groups"])
-    chosen = summary["threshold"]
+    if "risk_control" in summary:
+        notes += risk_notes(summary["risk_control"])
+    chosen = summary.get("threshold")
     if chosen and chosen["chosen"] != 0.5:
         gain = chosen["gain_cross_fitted"]
         if gain is None or gain["low"] is None or gain["low"] <= 0:
@@ -217,6 +245,10 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _write(folder: Path, result: Calibration) -> None:
+    if "risk_control" in result.summary:
+        write_text(folder / "risk_control.json", as_json(result))
+        write_text(folder / "risk_control.csv", tables.as_csv(result.cases))
+        return
     write_text(folder / "calibration.json", as_json(result))
     if result.summary["threshold"]:
         curve = tables.as_csv(result.summary["threshold"]["curve"])

@@ -12,6 +12,7 @@ from hymunet.evaluation.card_numbers import card_numbers, check_model, read_resu
 from hymunet.evaluation.card_results import known_failures, results
 from hymunet.files import write_text
 from hymunet.network.pretrained import headline_scores, score_text
+from hymunet.network.promise import described_threshold
 
 
 def card(
@@ -129,7 +130,7 @@ def _facts(info: Mapping[str, Any], size_bytes: int) -> list[tuple[str, str]]:
                       f"{_listed(preprocess.get('mean', []))}, standard deviation "
                       f"{_listed(preprocess.get('std', []))}"))  # fmt: skip
     facts.append(("finds", _listed(info.get("classes") or [])))
-    threshold = f"{info.get('threshold', 0.5):g}"
+    threshold = described_threshold(info)
     if chose := info.get("calibration"):
         part = f", part {chose['split']}" if chose.get("split") else ""
         threshold += f", best for {chose['metric']} on {chose['n']} cases of {chose['data']}{part}"

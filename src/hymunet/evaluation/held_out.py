@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from hymunet.data.case import Case
 from hymunet.data.image_io import Image
 from hymunet.errors import HyMUNetError
-from hymunet.evaluation.seen import KnownCases, refusal
+from hymunet.evaluation.seen import KnownCases, chose_refusal, refusal
 from hymunet.evaluation.sources import is_mask_folder
 from hymunet.evaluation.truth import Truth, read_pixels, read_truth
+
+_Item = TypeVar("_Item")
 
 
 def refuse_masks(model: str, verb: str) -> None:
@@ -55,6 +58,7 @@ def held_out(
     seen: dict[str, str],
     force: bool = False,
     label: str = "",
+    clean: bool = False,
 ) -> Iterator[tuple[Case, Truth]]:
     """Each case with its image and truth, read once, under a progress bar.
 
@@ -69,26 +73,32 @@ def held_out(
         seen: Filled in: case id -> what `KnownCases.part_of` says of it.
         force: Hand out cases that were trained on as well.
         label: What is being done, for the progress bar.
+        clean: Refuse cases that chose the model's epoch as well.
 
     Raises:
-        HyMUNetError: After the last case, if one was trained on and `force` is not given; or if a
-            file cannot be read.
+        HyMUNetError: After the last case, if one was trained on and `force` is not given, or one
+            chose the epoch and all must be `clean`; or if a file cannot be read.
     """
+    unfit = set() if force else {"train"}
+    if clean and known.val_chose:
+        unfit.add("val")
     refused = False
-    for case in _progress(cases, label):
+    for case in progress(cases, label):
         if refused:
             seen[case.id] = known.part_of(read_pixels(case, in_channels))
             continue
         truth = read_truth(case, in_channels, num_labels)
         seen[case.id] = known.part_of(truth.image)
-        refused = seen[case.id] == "train" and not force
+        refused = seen[case.id] in unfit
         if not refused:
             yield case, truth
     if refused:
-        raise refusal(seen)
+        trained = "train" in unfit and "train" in seen.values()
+        raise refusal(seen) if trained else chose_refusal(seen)
 
 
-def _progress(cases: Sequence[Case], label: str) -> Iterable[Case]:
+def progress(cases: Sequence[_Item], label: str) -> Iterable[_Item]:
+    """The items of a list, with a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import track
 

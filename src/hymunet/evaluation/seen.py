@@ -77,7 +77,8 @@ def known_cases(info: Mapping[str, Any] | None) -> KnownCases:
     if not train:
         note = "the model file lists no training cases: overlap with them was not checked"
         return KnownCases(note=note)
-    cut = fingerprints((info.get("calibration") or {}).get("cases"))
+    records = [info.get(name) or {} for name in ("calibration", "risk_control")]
+    cut = frozenset().union(*(fingerprints(record.get("cases")) for record in records))
     return KnownCases(train, val, _validation_chose(info), cut)
 
 
@@ -88,6 +89,17 @@ def refusal(seen: Mapping[str, str]) -> HyMUNetError:
         f"{len(trained)} of {len(seen)} cases were trained on: {listed(trained)}; "
         "their scores say nothing about new images. Name the held-out part (--split test), "
         "or add --force to score them all the same"
+    )
+
+
+def chose_refusal(seen: Mapping[str, str]) -> HyMUNetError:
+    """The error that names every case that chose the model's epoch, where nothing may have."""
+    chose = sorted(name for name, part in seen.items() if part == "val")
+    return HyMUNetError(
+        f"{len(chose)} of {len(seen)} cases were in the validation part, which chose this model's "
+        f"epoch (or its file does not say that it did not): {listed(chose)}; what is new is not "
+        "like them, so they cannot set a miss rate. Name cases that chose nothing (--split test, "
+        "other data), or train with --select last"
     )
 
 

@@ -15,7 +15,7 @@ from hymunet.console import say
 from hymunet.errors import HyMUNetError
 
 if TYPE_CHECKING:
-    from hymunet.inference.predictor import Prediction
+    from hymunet.inference.predictor import Prediction, Predictor
     from hymunet.network.config import HyMUNetConfig
 
 
@@ -107,6 +107,7 @@ def predict(
     about, terms = describe_model(predictor.info)
     say(console, f"model {name}: {about}")
     say(console, terms)
+    kept = _say_promise(predictor, console)
     if others := find_others(inputs):
         say(
             console,
@@ -133,6 +134,8 @@ def predict(
         "model": name,
         "licence": predictor.info.get("licence"),
         "domain": predictor.info.get("domain"),
+        "threshold": predictor.threshold if config.activation == "sigmoid" else None,
+        "miss_rate": kept,
     }
     text = json_library.dumps(summary, indent=2)
     write_text(output / "measurements.json", text + "\n")
@@ -141,6 +144,23 @@ def predict(
     else:
         _print(report, len(images), output, console)
     return report
+
+
+def _say_promise(predictor: "Predictor", console: Console) -> float | None:
+    """Says which miss rate the model's threshold keeps, or why it does not here; the rate, None
+    where none is kept."""
+    from hymunet.network.promise import promise_text, record_of, threshold_text, why_not
+
+    record = record_of(predictor.info)
+    if record is None:
+        return None
+    broken = why_not(record, predictor.threshold, predictor.tta)
+    text = f"cut at {threshold_text(predictor.threshold)}: {promise_text(record)}"
+    if broken is None:
+        say(console, text)
+        return float(record["miss_rate"])
+    say(console, f"warning: {text}: this does not hold here, since {broken}", "yellow")
+    return None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hymunet.network.pretrained import headline_scores, score_text, scored_on
+from hymunet.network.promise import described_threshold
 
 
 def info(
@@ -138,7 +139,7 @@ def _essentials(metadata: dict[str, Any]) -> list[tuple[str, str]]:
         "split": training.get("split_sha256"),
         "recipe": ", ".join(f"{name} {value}" for name, value in options.items()),
         "network sees": f"{' x '.join(map(str, size))} px" if size else None,
-        "threshold": metadata.get("threshold", 0.5),
+        "threshold": described_threshold(metadata),
     }
     rows = [(label, str(value)) for label, value in shown.items() if value not in (None, "")]
     for score in headline_scores(metadata):

@@ -44,10 +44,12 @@ def models(*, json: bool = False) -> list[dict[str, Any]]:
         json: Print JSON instead of a table.
 
     Returns:
-        A row a model: `name`, `parameters`, `megabytes`, `domain`, `data`, `licence` and `scores`
-        (see `headline_scores`).
+        A row a model: `name`, `parameters`, `megabytes`, `domain`, `data`, `licence`, `scores`
+        (see `headline_scores`), `threshold` and `promise` (the miss rate that it keeps; None where
+        it keeps none).
     """
     from hymunet.network.model_file import read_info
+    from hymunet.network.promise import promise_of_file
 
     rows = []
     for name in pretrained_names():
@@ -62,6 +64,8 @@ def models(*, json: bool = False) -> list[dict[str, Any]]:
                 "data": training.get("data"),
                 "licence": info.get("licence"),
                 "scores": headline_scores(info),
+                "threshold": info.get("threshold", 0.5),
+                "promise": promise_of_file(info),
             }
         )
     if json:
@@ -128,7 +132,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             row["name"],
             f"{parameters}{row['megabytes']:.1f} MB",
-            *(row[key] or "–" for key in ("domain", "data", "licence")),
+            "\n".join(filter(None, (row["domain"] or "–", row["promise"]))),
+            *(row[key] or "–" for key in ("data", "licence")),
             "\n".join(f"{score_text(score, 'dice')}, {scored_on(score)}" for score in row["scores"])
             or "–",
         )

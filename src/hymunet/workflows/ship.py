@@ -67,6 +67,12 @@ def ship(
         )
     source = find_model(run)
     network, info = load_model(source)
+    if "risk_control" in info:
+        raise HyMUNetError(
+            f"the threshold of {source} keeps a miss rate with these weights, and shipped ones are "
+            "rounded; ship the model without it (`hymunet calibrate --write` sets another "
+            "threshold), then calibrate a copy of the shipped file"
+        )
     training = info.get("training") or {}
     inherited = DATA_SETS.get(training.get("data", ""), {})
     # no licence and no name for the structure: what says nothing gives way
