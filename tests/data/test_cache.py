@@ -322,6 +322,10 @@ def test_another_reading_of_the_same_mask_is_another_entry(tmp_path):
     cached = cache.load(half)
     np.testing.assert_array_equal(cached.label.numpy(), stored * (stored < 2))
     np.testing.assert_array_equal(cached.valid.numpy(), stored < 2)
-    assert len(entries(tmp_path / "cache")) == 3
+    other = cache.load(replace(half, ignore_label=1)).label
+    np.testing.assert_array_equal(other.numpy(), stored * (stored > 1))
+    other = cache.load(replace(turned, label_map=((0, 0), (1, 1), (2, 1)))).label
+    np.testing.assert_array_equal(other.numpy(), stored > 0)
+    assert len(entries(tmp_path / "cache")) == 5
     cache.facts(replace(turned))
-    assert len(entries(tmp_path / "cache")) == 3
+    assert len(entries(tmp_path / "cache")) == 5

@@ -100,6 +100,9 @@ def test_flaws_are_named(tmp_path):
         path.rename(folder / "away")
         refuse(r"the numbers 22 are not in all of images, 1st_manual and mask; expected for each")
         (folder / "away").rename(path)
+    (folder / "mask").rename(folder / "masks")  # which would pair with the images
+    refuse(r"the numbers 21, 22 are not in all")
+    (folder / "masks").rename(folder / "mask")
     for path in (folder / "images").iterdir():
         path.rename(path.with_name(f"eye{path.name}"))
     refuse(r"the numbers 21, 22 are not in all")

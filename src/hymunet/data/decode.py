@@ -62,9 +62,7 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
                 )
             check_size(path, picture.size[::-1], max_pixels)
             notes = []
-            gif = isinstance(picture, GifImagePlugin.GifImageFile)  # never more than 8 bits
-            wide = not gif and any("16" in str(tile[3]) for tile in picture.tile)
-            if picture.mode[:1] != "I" and wide:
+            if picture.mode[:1] != "I" and any("16" in str(tile[3]) for tile in picture.tile):
                 notes.append("16-bit colour reduced to 8 bits a channel")
             lossy = isinstance(
                 picture, (JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
@@ -72,7 +70,7 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
             turned = picture.getexif().get(0x0112, 1) in range(2, 9)
             picture.load()
             upright = ImageOps.exif_transpose(picture)
-            if gif:
+            if isinstance(picture, GifImagePlugin.GifImageFile):
                 upright = _without_palette(upright)
     except HyMUNetError:
         raise
