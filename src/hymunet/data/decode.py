@@ -32,6 +32,7 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"BM", BmpImagePlugin.BmpImageFile),
     (b"RIFF", WebPImagePlugin.WebPImageFile),
 )
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _strict_decoding = threading.Lock()
 
 
@@ -49,7 +50,7 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
     check_file(path)
     try:
         with open(path, "rb") as file, _whole_or_nothing():
-            head = file.read(16)
+            head = file.read(132)
             file.seek(0)
             picture = _decoder(path, head)(file, str(path))
             pages = getattr(picture, "n_frames", 1)
@@ -142,6 +143,8 @@ def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
     for signature, decoder in _DECODERS:
         if head.startswith(signature):
             return decoder
+    if head[128:132] == b"DICM":
+        raise HyMUNetError(f"{path} is a DICOM file by its content; call it {path.stem}.dcm")
     raise HyMUNetError(
         f"{path} is none of these; expected PNG, JPEG, TIFF, BMP, WebP, NIfTI (.nii, .nii.gz) or "
         "DICOM: export it as one of them"

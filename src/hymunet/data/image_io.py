@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hymunet.data.decode import (
+    PICTURE_SUFFIXES,
     broken,
     check_file,
     check_size,
@@ -31,7 +32,7 @@ from hymunet.errors import HyMUNetError, NonFiniteError
 
 __all__ = ["SUFFIXES", "Image", "Mask", "read_image", "read_mask", "stem_of", "write_mask"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", *VOLUME_SUFFIXES)
+SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
 MAX_PIXELS = 250_000_000
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -140,7 +141,7 @@ def read_mask(
             image or segmentation.
     """
     path = Path(path)
-    if not is_volume(path) and is_dicom(path):
+    if is_dicom(path):
         if image is None:
             raise HyMUNetError(
                 f"mask {path} is a DICOM segmentation, which holds only the slices that show "
@@ -168,7 +169,7 @@ def read_mask(
 
 def _mask_grid(image: Path) -> tuple[MaskGrid, bool]:
     """The grid of an image, from its headers when it is DICOM, and whether it is a picture."""
-    if not is_volume(image) and is_dicom(image):
+    if is_dicom(image):
         source = describe(image)
         return MaskGrid(source.grid.shape, source.grid.affine, source), source.grid.shape[0] == 1
     read = read_image(image, None)
