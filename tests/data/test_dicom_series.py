@@ -476,6 +476,11 @@ def test_values_that_are_no_numbers(tmp_path):
     refuse(folder, r"5 of 5 slices have no usable position")
 
 
+def test_a_dicom_file_called_a_picture_is_told_its_name(tmp_path):
+    path = save(photo(volume((6, 8))), tmp_path / "a.png")
+    refuse(path, r"a.png is a DICOM file by its content; call it a.dcm")
+
+
 def test_a_film_is_refused(tmp_path):
     cine = photo(volume((4, 6, 8), high=256, dtype=np.uint8))
     refuse(save(cine, tmp_path / "us.dcm"), r"holds 4 frames without positions, a film")

@@ -34,6 +34,7 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"RIFF", WebPImagePlugin.WebPImageFile),
     (b"GIF8", GifImagePlugin.GifImageFile),
 )
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 _strict_decoding = threading.Lock()
 
 
@@ -51,7 +52,7 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
     check_file(path)
     try:
         with open(path, "rb") as file, _whole_or_nothing():
-            head = file.read(16)
+            head = file.read(132)
             file.seek(0)
             picture = _decoder(path, head)(file, str(path))
             pages = getattr(picture, "n_frames", 1)
@@ -158,6 +159,8 @@ def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
     for signature, decoder in _DECODERS:
         if head.startswith(signature):
             return decoder
+    if head[128:132] == b"DICM":
+        raise HyMUNetError(f"{path} is a DICOM file by its content; call it {path.stem}.dcm")
     raise HyMUNetError(
         f"{path} is none of these; expected PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI (.nii, .nii.gz) "
         "or DICOM: export it as one of them"

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hymunet.data.decode import broken, check_file
-from hymunet.data.masks_io import listed
+from hymunet.data.decode import PICTURE_SUFFIXES, broken, check_file
+from hymunet.data.masks_io import VOLUME_SUFFIXES, listed
 from hymunet.errors import HyMUNetError
 
 if TYPE_CHECKING:
@@ -108,9 +108,12 @@ def names_series(path: Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether `path` is read as DICOM: a file, a folder with DICOM files in it, or FOLDER/UID."""
+    """Whether `path` is read as DICOM: a file, a folder with DICOM files in it, or FOLDER/UID.
+    What is called a picture or NIfTI is not opened."""
     if path.is_dir():
         return any(is_dicom_file(file) for file in path.iterdir())
+    if path.name.lower().endswith((*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)):
+        return False
     return is_dicom_file(path) or has_marker(path) or names_series(path)
 
 

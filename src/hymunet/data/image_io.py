@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hymunet.data.decode import decode_picture, picture_channels
+from hymunet.data.decode import PICTURE_SUFFIXES, decode_picture, picture_channels
 from hymunet.data.dicom_header import is_dicom
 from hymunet.data.dicom_series import read_dicom
 from hymunet.data.masks_io import VOLUME_SUFFIXES, is_volume, listed
 from hymunet.data.volume_io import read_volume, same_grid
 from hymunet.errors import HyMUNetError, NonFiniteError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *VOLUME_SUFFIXES)
+SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
 MAX_PIXELS = 250_000_000
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 

@@ -108,7 +108,7 @@ def read_stored_mask(
         HyMUNetError: If it cannot be read, is no single channel, or cannot be brought onto the grid
             of a DICOM image.
     """
-    if not is_volume(path) and is_dicom(path):
+    if is_dicom(path):
         if image is None:
             raise HyMUNetError(
                 f"mask {path} is a DICOM segmentation, which holds only the slices that show "
@@ -137,7 +137,7 @@ def read_stored_mask(
 
 def _mask_grid(image: Path) -> tuple[MaskGrid, bool]:
     """The grid of an image, from its headers when it is DICOM, and whether it is a picture."""
-    if not is_volume(image) and is_dicom(image):
+    if is_dicom(image):
         source = describe(image)
         return MaskGrid(source.grid.shape, source.grid.affine, source), source.grid.shape[0] == 1
     read = read_image(image, None)
