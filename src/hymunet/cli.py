@@ -16,6 +16,10 @@ VERBS = {
         "hymunet.workflows.demo:demo",
         "Train, evaluate and predict on drawn lesions, offline.",
     ),
+    "download": (
+        "hymunet.data.download:download",
+        "Fetch a public data set: checked, resumable, licence shown.",
+    ),
     "train": ("hymunet.workflows.train:train", "Train on a data set, evaluate, write a report."),
     "predict": ("hymunet.inference.predict:predict", "Segment images with a trained model."),
     "evaluate": (
