@@ -84,7 +84,18 @@ def test_metrics_load_no_slow_library():
 
 @pytest.mark.parametrize(
     "module",
-    ["case", "image_io", "formats", "splits", "duplicates", "phantoms", "dicom_find", "dicom_seg"],
+    [
+        "case",
+        "image_io",
+        "formats",
+        "splits",
+        "duplicates",
+        "phantoms",
+        "dicom_find",
+        "dicom_seg",
+        "download",
+        "verify",
+    ],
 )
 def test_modules_about_files_load_no_slow_library(module):
     assert heavy_imports_of(f"hymunet.data.{module}") == set()

@@ -16,6 +16,10 @@ VERBS = {
         "hymunet.workflows.demo:demo",
         "Train, evaluate and predict on drawn lesions, offline.",
     ),
+    "download": (
+        "hymunet.data.download:download",
+        "Fetch a public data set: checked, resumable, licence shown.",
+    ),
     "train": ("hymunet.workflows.train:train", "Train on a data set, evaluate, write a report."),
     "verify": (
         "hymunet.workflows.verify:verify",
