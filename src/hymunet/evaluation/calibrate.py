@@ -1,15 +1,15 @@
 """`hymunet calibrate`: are a model's probabilities right, and at which one should it cut?
 
 At the best one, or at the one that keeps a miss rate (`hymunet.evaluation.risk_control`). All is
-answered on held-out cases. What was chosen there is no longer clean there: a threshold
-that is written into a model file brings along the fingerprints of the cases that chose it.
+answered on held-out cases. What was chosen there is no longer clean there: a threshold that is
+written into a model file brings along the fingerprints of the cases that chose it.
 """
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation import tables
@@ -26,9 +26,6 @@ from hymunet.evaluation.truth import find_cases
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.calibration import calibration_error, pooled_mean, reliability
 from hymunet.metrics.risk_control import cases_needed
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
