@@ -156,6 +156,7 @@ def values_in_mask(path: Path, max_pixels: int = MAX_PIXELS) -> list[int]:
     Raises:
         HyMUNetError: If it cannot be read, or holds other than whole numbers.
     """
+    path = Path(path)
     values, _, _ = _read_stored(path, max_pixels)
     return [int(value) for value in histogram(whole_numbers(values, path))[0]]
 
