@@ -72,6 +72,13 @@ def test_one_folder_down_and_two_of_them(tmp_path):
         find_dataset(tmp_path)
 
 
+def test_described_data_in_train_and_test_are_not_taken_for_plain_pairs(tmp_path):
+    task(tmp_path / "train")
+    task(tmp_path / "test")  # of the same names: plain pairs would be refused for that
+    with pytest.raises(HyMUNetError, match=r"2 data sets \(test, train\); name the one you mean"):
+        find_dataset(tmp_path)
+
+
 def test_a_split_table_beside_it_is_used(tmp_path):
     task(tmp_path)
     (tmp_path / "split.csv").write_text("case,split\na_01,train\na_10,val\nb_02,test\n")

@@ -7,6 +7,7 @@ Each check looks at the rows of `hymunet.data.survey` and answers with findings:
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Literal
 
@@ -115,7 +116,7 @@ def _kinds(
             _minority(channels),
         )
     for what, level in _DIFFERENCES:
-        kinds = _grouped(rows, lambda row, what=what: str(getattr(row, what)))
+        kinds = _grouped(rows, partial(_named, what))
         if len(kinds) > 1:
             yield Finding(
                 level,
@@ -350,6 +351,10 @@ def _grouped(rows: Sequence[CaseSurvey], key: Callable[[CaseSurvey], str]) -> di
     for row in rows:
         groups[key(row)].append(row.id)
     return groups
+
+
+def _named(what: str, row: CaseSurvey) -> str:
+    return str(getattr(row, what))
 
 
 def _shares(groups: dict[str, list[str]]) -> str:
