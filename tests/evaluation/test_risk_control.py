@@ -11,7 +11,9 @@ import pytest
 from hymunet.cli import main
 from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
-from hymunet.data.image_io import read_image, read_mask, write_mask
+from hymunet.data.image_io import read_image
+from hymunet.data.mask_reading import read_mask
+from hymunet.data.masks_io import write_mask
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation import miss_rates
 from hymunet.evaluation.calibrate import calibrate
