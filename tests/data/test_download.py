@@ -84,7 +84,10 @@ def command(output, mirror, *more):
 
 
 def run(*arguments, **options):
-    """The command in a process of its own, as in a terminal or a script."""
+    """The command in a process of its own, as in a terminal or a script; a test run in the
+    background of a shell ignores SIGINT, which its children would inherit."""
+    if os.name == "posix":
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         [sys.executable, "-m", "hymunet.cli", *arguments],
         **{"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True} | options,

@@ -296,11 +296,15 @@ def test_a_model_that_is_none(folder, output, tmp_path):
 
 @pytest.fixture
 def volumes(tmp_path):
-    """A model of volumes, and two volumes on a grid that is turned, sheared and shifted."""
+    """A model of volumes, and two volumes on a grid that is turned, mirrored and shifted."""
     torch.manual_seed(4)
     network = HyMUNet(2, 3, spatial_dims=3, activation="softmax", conv_norm="group", **TOY)
     model = save_model(tmp_path / "volumes.safetensors", network)
-    affine = np.array([[0, -0.8, 0.1, 12], [0.9, 0, 0, -7.5], [0, 0.2, 3.0, 100], [0, 0, 0, 1.0]])
+    cos, sin = np.cos(0.2), np.sin(0.2)
+    affine = np.array(
+        [[0, -0.8, 0, 12], [0.9 * cos, 0, -3 * sin, -7.5], [0.9 * sin, 0, 3 * cos, 100], [0] * 4]
+    )
+    affine[3, 3] = 1
     folder = tmp_path / "volumes"
     folder.mkdir()
     values = np.random.default_rng(0).random((2, 7, 12, 19), np.float32)

@@ -118,7 +118,7 @@ def test_a_slower_encoder_has_its_own_rate_in_every_step(data, old_run, tmp_path
         state = torch.load(tmp_path / "run" / name, weights_only=True)["optimizer_states"][0]
         rates = [group["lr"] for group in state["param_groups"]]
         factor = warmup_cosine(steps, 12, 0.05)
-        assert rates == [1e-3 * factor] * 2 + [1e-3 * 0.125 * factor] * 2
+        assert rates == [1e-3 * factor] * 3 + [1e-3 * 0.125 * factor] * 3
     assert float(rows_of(tmp_path / "run")[2]["lr"]) == pytest.approx(
         1e-3 * warmup_cosine(9, 12, 0.05)
     )
