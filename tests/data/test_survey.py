@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from pydicom import dcmread
 from scipy import stats
 
 from hymunet.data.case import Case, Dataset
 from hymunet.data.case_hash import case_hash
 from hymunet.data.survey import look_at, survey
+from tests.data import dicom_files
 from tests.data.drawn_files import picture
 
 nibabel = pytest.importorskip("nibabel")
@@ -121,3 +123,26 @@ def test_a_second_look_reads_nothing_until_a_file_changes(tmp_path):
     assert survey(dataset(case), kept) == first  # as read back
     pair(tmp_path, pixels=np.zeros((20, 30, 3), np.uint8))
     assert survey(dataset(case), kept)[0].image[0].mean == 0
+
+
+def test_a_series_among_others_is_looked_at_and_a_changed_slice_is_another_image(tmp_path):
+    """A series is named by FOLDER/UID, which is no file; its folder's time tells nothing."""
+    made = dicom_files.slices(dicom_files.volume((4, 6, 7)))
+    other = dicom_files.slices(dicom_files.volume((4, 6, 7), seed=1))
+    folder = dicom_files.write_series(tmp_path / "both", made)
+    dicom_files.write_series(folder, other, name="other{:04d}.dcm")
+    labels = np.zeros((4, 6, 7, 1), np.uint8)
+    labels[1, 2:4, 2:5] = 1
+    dicom_files.save(dicom_files.segmentation(made, labels), tmp_path / "seg.dcm")
+    series = folder / made[0].SeriesInstanceUID
+    case, kept = Case("s", (series,), tmp_path / "seg.dcm"), tmp_path / "kept"
+    kept.mkdir()
+    (first,) = survey(dataset(case), kept)
+    assert first.problem is None
+    assert first.counts == ((0, 162), (1, 6))
+    changed = made[0]
+    changed.PixelData = bytes(len(changed.PixelData))
+    (at,) = [f for f in folder.iterdir() if dcmread(f).SOPInstanceUID == changed.SOPInstanceUID]
+    dicom_files.save(changed, at)
+    (second,) = survey(dataset(case), kept)
+    assert second.sha256 != first.sha256

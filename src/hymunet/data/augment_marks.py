@@ -4,6 +4,7 @@
 on them goes, not how the network would do on marks that it never met.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ class _OfPixels(Randomizable, MapTransform):
         changed = self.change(pixels, np.random.default_rng(seed))
         return {**data, "image": torch.from_numpy(changed).to(image.dtype) / 255.0}
 
-    def change(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def change(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
 
 
 class RandJpeg(_OfPixels):

@@ -25,10 +25,10 @@ from torch import Tensor
 from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
 from hymunet.data.case_io import read_case
-from hymunet.data.dicom_header import files_behind
 from hymunet.data.image_io import Image
 from hymunet.data.patches import places_of_classes
 from hymunet.data.preprocess import Preprocess, to_unit_range
+from hymunet.data.stamps import file_stamps
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_bytes
 
@@ -117,7 +117,7 @@ class CaseCache:
         config = preprocess.config
         self._geometry: tuple[object, ...] = (config.resize, config.image_size)
         if config.resize == "window":
-            own = config.normalisation if config.normalisation != "dataset" else None
+            own = config.normalisation if config.normalises_whole else None
             self._geometry = (config.resize, config.spacing_mm, own, config.clip if own else None)
 
     def prepare(
@@ -206,10 +206,7 @@ class CaseCache:
 
     def _entry(self, case: Case) -> Path:
         """Where `case` is kept: a name made of its files' paths, sizes and times, and geometry."""
-        # a place for each file, so that a valid area is never taken for a label
-        files = [case.label, case.valid, *case.channels]
-        stamp = [None if path is None else _stamp(case, path) for path in files]
-        key = [_VERSION, stamp, self._geometry, self.in_channels, self.num_labels]
+        key = [_VERSION, file_stamps(case), self._geometry, self.in_channels, self.num_labels]
         if case.label_map is not None or case.ignore_label is not None:
             key += [case.label_map, case.ignore_label]  # else the key is what it always was
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
@@ -247,12 +244,9 @@ class CaseCache:
     def _resize(self, image: Image) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(image.pixels))
         resized = self.preprocess.resize(to_unit_range(pixels)[None], image.spacing_mm)[0]
-        if self.preprocess.config.resize == "window":
-            # what is normalised by the whole image cannot be so by a patch of it
-            if self.preprocess.config.normalisation == "dataset":
-                return resized
+        if self.preprocess.config.normalises_whole:
             return self.preprocess.normalise(resized[None])[0].half()
-        if pixels.dtype == torch.uint8:
+        if pixels.dtype == torch.uint8 and self.preprocess.config.resize != "window":
             # a quarter of the space; half a grey level of rounding is below the noise of any camera
             resized = (resized * 255.0).round().clamp(0, 255).to(torch.uint8)
         return resized
@@ -262,22 +256,6 @@ class CaseCache:
     ) -> Tensor:
         label = torch.from_numpy(np.ascontiguousarray(labels))[None]
         return self.preprocess.resize_labels(label, num_labels, spacing_mm)[0]
-
-
-def _stamp(case: Case, path: Path) -> tuple[str, int, int | str]:
-    try:
-        files = [(file.name, file.stat()) for file in files_behind(path)]
-    except OSError as error:
-        raise HyMUNetError(
-            f"case {case.id}: {path} cannot be read ({error.strerror or error}); it was there when "
-            "the data were listed: bring it back or mount its disk"
-        ) from error
-    size = sum(status.st_size for _, status in files)
-    if len(files) == 1:
-        return str(path.resolve()), size, files[0][1].st_mtime_ns
-    # a DICOM series: a slice that came, went or changed makes another image
-    names = json.dumps([(name, status.st_size, status.st_mtime_ns) for name, status in files])
-    return str(path.resolve()), size, hashlib.sha256(names.encode()).hexdigest()
 
 
 def _writable(folder: Path) -> Path:

@@ -56,8 +56,9 @@ def read_stored_case(
         raise HyMUNetError(f"case {case.id} has no mask; training and evaluation need one")
     image = read_image(case.channels, None)
     stored = read_stored_mask(case.label, image=case.channels[0])
-    ends = (case.label_map, case.ignore_label, 256)
-    values, ignored, said = map_labels(stored.values, case.label, *ends)
+    values, ignored, said = map_labels(
+        stored.values, case.label, case.label_map, case.ignore_label, num_labels=256
+    )
     _check_same_grid(case, image, values, stored.affine, case.label, "mask")
     if case.spacing_mm is not None:
         image = replace(image, spacing_mm=case.spacing_mm)

@@ -93,6 +93,12 @@ class PreprocessConfig:
             raise HyMUNetError(f"multiple must be a whole number from 1, not {self.multiple!r}")
         self._check_windows()
 
+    @property
+    def normalises_whole(self) -> bool:
+        """Whether an image is normalised before patches are cut from it: its own statistics cannot
+        be had from a patch."""
+        return self.resize == "window" and self.normalisation != "dataset"
+
     def _check_windows(self) -> None:
         patch, spacing, clip = self.patch_size, self.spacing_mm, self.clip
         if (patch is None) != (self.resize != "window"):

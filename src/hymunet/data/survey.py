@@ -21,6 +21,8 @@ from hymunet.data.case_hash import case_hash
 from hymunet.data.case_io import read_stored_case
 from hymunet.data.duplicates import picture_hash
 from hymunet.data.image_io import Image
+from hymunet.data.masks_io import histogram
+from hymunet.data.stamps import file_stamps
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_bytes
 
@@ -129,7 +131,7 @@ def look_at(case: Case) -> CaseSurvey:
             label of the data set.
     """
     image, values, valid, notes = read_stored_case(case)
-    found, counts = np.unique(values, return_counts=True)
+    found, counts = histogram(values)
     labelled = values > 0 if valid is None else (values > 0) & valid
     channels = image.pixels.reshape(len(image.pixels), -1)
     flat = labelled.ravel()
@@ -194,20 +196,8 @@ def _remembered(case: Case, folder: Path | None) -> CaseSurvey:
 
 def _key(case: Case) -> str:
     """Of the files' paths, sizes and times, and of all else that a row depends on."""
-    stamps: list[object] = [_VERSION, case.id, case.group, case.spacing_mm]
-    stamps += [case.label_map, case.ignore_label]
-    for path in (case.label, case.valid, *case.channels):
-        if path is not None:
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise HyMUNetError(
-                    f"{path} cannot be read ({error.strerror or error}); it was there when the "
-                    "data were listed: bring it back or mount its disk"
-                ) from error
-            stamps.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
-        else:
-            stamps.append(None)
+    about = [case.id, case.group, case.spacing_mm, case.label_map, case.ignore_label]
+    stamps = [_VERSION, *about, *file_stamps(case)]
     return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]
 
 

@@ -81,8 +81,7 @@ class CaseDataset(Dataset[dict[str, Tensor]]):
                 image, label, valid, sample_seed(self.seed, epoch, case.id)
             )
         pad = self.preprocess.pad
-        config = self.preprocess.config
-        if config.resize != "window" or config.normalisation == "dataset":
+        if not self.preprocess.config.normalises_whole:
             image = self.preprocess.normalise(image[None])[0]
         return {
             "image": pad(image[None])[0],
@@ -136,7 +135,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         )
         if self.augment is not None:
             image, label, valid = self.augment(image, label, valid, seed)
-        if self.preprocess.config.normalisation == "dataset":
+        if not self.preprocess.config.normalises_whole:
             image = self.preprocess.normalise(image[None])[0]
         return {
             "image": image.contiguous(),
