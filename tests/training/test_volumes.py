@@ -117,7 +117,7 @@ def test_a_budget_becomes_epochs_once(task, tmp_path):
     finished = fit(task, tmp_path / "run", options, console=Console(quiet=True))
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert f"epochs: {finished.epochs}\n" in config
-    assert "budget" not in config
+    assert "\nbudget:" not in config
     again = fit(task, tmp_path / "run", options, console=Console(quiet=True))
     assert again.epochs == finished.epochs
 

@@ -74,10 +74,14 @@ def decide(
         if finding.level == "warning":
             say(console, f"warning: {_worded(finding)}", "yellow")
     plan = make_plan(dataset, rows, options, uses_gpu(options), origin_of(options, started))
+    return Decision(settle(options, plan), plan, tuple(findings), rows)
+
+
+def say_choices(plan: Plan, console: Console) -> None:
+    """What the plan chose, a line each."""
     for choice in plan.choices:
         if choice.name in OPEN and choice.reason != "as given" and choice.value is not None:
             say(console, f"  {choice.name}: {shown_value(choice.value)} ({choice.reason})")
-    return Decision(settle(options, plan), plan, tuple(findings), rows)
 
 
 def uses_gpu(options: TrainOptions) -> bool:

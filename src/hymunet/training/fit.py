@@ -18,7 +18,7 @@ from hymunet.data.splits import Split, save_split
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import read_info
 from hymunet.training.dataset import training_statistics
-from hymunet.training.decide import decide, save_decision, uses_gpu
+from hymunet.training.decide import decide, save_decision, say_choices, uses_gpu
 from hymunet.training.initial import Start, save_start, starting_network
 from hymunet.training.lightning_module import SegmentationTask
 from hymunet.training.limits import check_batch, in_memory, in_time
@@ -95,6 +95,7 @@ def fit(
         options = run.settled(options)
     decision = decide(dataset, options, console, run.init)
     settings = decision.settings
+    say_choices(decision.plan, console)
     in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
     start = starting_network(settings, in_channels, spatial_dims, run.init)
     network = start.network
@@ -104,9 +105,7 @@ def fit(
     geometry = _geometry(settings, network)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
-    split = given or draw_split(
-        dataset.cases, facts, settings.seed, start.cases, test_part(dataset)
-    )
+    split = given or draw_split(dataset.cases, facts, settings, start.cases, test_part(dataset))
     for note in split_notes or split.notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")

@@ -30,8 +30,6 @@ from hymunet.metrics.shape import contrast
 from hymunet.training.dataset import CaseDataset, EpochSampler, PatchDataset
 from hymunet.training.planning.plan import Settings
 
-THREE_PARTS, KEPT_TEST = (0.7, 0.15, 0.15), (0.85, 0.15, 0.0)  # train, val, test
-
 
 def kind_of_images(case: Case) -> tuple[int, int, bool]:
     """(channels, spatial dimensions, whether intensities are in arbitrary units): pictures are read
@@ -43,10 +41,10 @@ def kind_of_images(case: Case) -> tuple[int, int, bool]:
 
 
 def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[CaseFacts]:
-    """Reads every case once, says what was understood, and refuses what cannot be trained on.
+    """Reads and resizes every case once, and says what was understood.
 
     Raises:
-        HyMUNetError: If cases cannot be read, or are of different kinds.
+        HyMUNetError: If cases cannot be read.
     """
     with counted(console, "reading cases", len(cases)) as advance:
         facts = cache.prepare(cases, advance)
@@ -56,25 +54,6 @@ def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[C
             notes[note] = notes.get(note, 0) + 1
     for note, count in sorted(notes.items(), key=lambda item: -item[1])[:5]:
         say(console, f"  {count} files: {note}")
-    by_kind: dict[str, list[str]] = {}
-    for fact in facts:
-        by_kind.setdefault(fact.kind, []).append(fact.id)
-    if len({kind if kind.startswith("2") else kind[:3] for kind in by_kind}) > 1:
-        found = "; ".join(f"{len(ids)} {kind} ({listed(ids, 3)})" for kind, ids in by_kind.items())
-        raise HyMUNetError(
-            f"the images are of different kinds: {found}. 8- and 16-bit pictures have a scale, "
-            "floating-point ones and volumes have none, so one model cannot read both: convert "
-            "them to one kind"
-        )
-    absent = set(range(1, cache.num_labels)) - {label for fact in facts for label in fact.labels}
-    if absent:
-        say(
-            console,
-            f"warning: structures {sorted(absent)} occur in no mask; with {cache.num_labels - 1} "
-            "structures the masks should hold the values 0 to "
-            f"{cache.num_labels - 1}",
-            "yellow",
-        )
     return facts
 
 
@@ -117,7 +96,7 @@ def test_part(dataset: Dataset) -> frozenset[str]:
 def draw_split(
     cases: Sequence[Case],
     facts: Sequence[CaseFacts],
-    seed: int,
+    settings: Settings,
     trained: frozenset[str],
     test: frozenset[str] = frozenset(),
 ) -> Split:
@@ -128,21 +107,23 @@ def draw_split(
     Args:
         cases: All cases.
         facts: Of each.
-        seed: Another seed, another split.
+        settings: Shares of val and test; another seed, another split.
         trained: Fingerprints of cases that the starting weights were trained on.
         test: Ids of the data's own test part.
 
     Raises:
         HyMUNetError: If there are too few groups of cases for the parts.
     """
+    seed, val = settings.seed, settings.val_share
     if test:
         rest = [
             (case, fact) for case, fact in zip(cases, facts, strict=True) if case.id not in test
         ]
-        drawn = _drawn([c for c, _ in rest], [f for _, f in rest], seed, trained, KEPT_TEST)
+        drawn = _drawn([c for c, _ in rest], [f for _, f in rest], seed, trained, (1 - val, val, 0))
         note = f"the data's own {len(test)} test cases; train and val drawn from the others"
         return replace(drawn, test=tuple(sorted(test)), notes=(note, *drawn.notes))
-    return _drawn(cases, facts, seed, trained, THREE_PARTS)
+    fractions = (1 - val - settings.test_share, val, settings.test_share)
+    return _drawn(cases, facts, seed, trained, fractions)
 
 
 def _drawn(

@@ -67,6 +67,9 @@ class TrainOptions:
         epochs: Passes over the training cases.
         budget: Time for the training, such as 45m or 2h: as many epochs as fit, by steps measured
             on this machine; instead of --epochs.
+        val_share: Share of the cases that watch the training and choose the epoch, where the data
+            name no such part.
+        test_share: Share of the cases that are held out and judge the model, likewise; 0 for none.
         learning_rate: Peak of the schedule: linear warm-up, then cosine to zero.
         optimizer: muon orthogonalises the updates of the hidden matrices and leaves the rest to
             AdamW: half the epochs for the same loss; adamw does it all.
@@ -114,6 +117,8 @@ class TrainOptions:
     foreground: float = 0.5
     epochs: int | None = None
     budget: str | None = None
+    val_share: float = 0.15
+    test_share: float = 0.15
     learning_rate: float = 1.5e-3
     optimizer: Literal["muon", "adamw"] = "muon"
     weight_decay: float = 0.05
@@ -174,6 +179,11 @@ class TrainOptions:
             raise HyMUNetError(
                 f"structures may be 254 at most and seed below {2**31}, not {self.structures} and "
                 f"{self.seed}"
+            )
+        if not (self.val_share > 0 and 0 <= self.test_share < 1 - self.val_share):
+            raise HyMUNetError(
+                "val_share must be above 0, test_share 0 or more, and both together below 1, not "
+                f"{self.val_share} and {self.test_share}"
             )
         if not 0 <= self.foreground <= 1:
             raise HyMUNetError(f"foreground must be in [0, 1], not {self.foreground}")
