@@ -73,6 +73,17 @@ def decide(
     for finding in findings:
         if finding.level == "warning":
             say(console, f"warning: {_worded(finding)}", "yellow")
+    return decided(dataset, rows, findings, options, started)
+
+
+def decided(
+    dataset: Dataset,
+    rows: Sequence[CaseSurvey],
+    findings: Sequence[Finding],
+    options: TrainOptions,
+    started: Path = Path(),
+) -> Decision:
+    """As `decide`, where the data have been looked at and hold no error."""
     plan = make_plan(dataset, rows, options, uses_gpu(options), origin_of(options, started))
     return Decision(settle(options, plan), plan, tuple(findings), rows)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hymunet.data.case import Dataset
     from hymunet.data.survey import CaseSurvey
     from hymunet.data.verify import Finding
+    from hymunet.workflows.estimate import Planned
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Verification:
         rows: What was seen of each.
         findings: Errors, warnings and notes, in this order.
         report: The HTML page.
+        training: What a training would take here; None where errors stand in its way.
     """
 
     dataset: "Dataset"
     rows: "Sequence[CaseSurvey]"
     findings: "Sequence[Finding]"
     report: Path
+    training: "Planned | None" = None
 
     @property
     def exit_code(self) -> int:
@@ -73,6 +76,9 @@ def verify(
     from hymunet.data.verify import verify as check
     from hymunet.extras import require
     from hymunet.files import make_folder
+    from hymunet.training.decide import decided
+    from hymunet.training.options import TrainOptions
+    from hymunet.workflows.estimate import measured
     from hymunet.workflows.verify_page import write_page
 
     require("train", "the page of verify", "jinja2", "matplotlib")
@@ -82,7 +88,11 @@ def verify(
         rows = survey(dataset, make_folder(default_cache_folder() / "survey"), advance)
     findings = check(dataset, rows, structures)
     folder = make_folder(Path(output or f"runs/verify-{dataset.root.name or 'data'}"))
-    result = Verification(dataset, rows, findings, folder / "verify.html")
+    training = None
+    if not any(finding.level == "error" for finding in findings):
+        options = TrainOptions(structures=structures)
+        training = measured(decided(dataset, rows, findings, options), dataset, options)
+    result = Verification(dataset, rows, findings, folder / "verify.html", training)
     write_page(result.report, result)
     if json:
         print_json(result)
@@ -99,15 +109,33 @@ def print_json(result: Verification) -> None:
         "dataset": result.dataset.name,
         "root": str(result.dataset.root),
         "cases": len(result.rows),
-        "facts": dict(facts(result.dataset, result.rows)),
+        "facts": dict(facts(result)),
         "findings": [asdict(finding) for finding in result.findings],
         "report": str(result.report),
     }
     sys.stdout.write(dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def facts(dataset: "Dataset", rows: "Sequence[CaseSurvey]") -> list[tuple[str, str]]:
-    """What kind of data this is, in (what, how much) pairs; cases that cannot be read left out."""
+def facts(result: Verification) -> list[tuple[str, str]]:
+    """What kind of data this is and what a training would take, in (what, how much) pairs; cases
+    that cannot be read left out."""
+    table = _facts(result.dataset, result.rows)
+    if (training := result.training) is not None:
+        plan = training.plan
+        how = " x ".join(map(str, plan["patch_size"] or (plan["image_size"],) * 2))
+        free = "" if training.free is None else f" of {training.free / 2**30:.1f} free"
+        table.append(
+            (
+                "training here",
+                f"{plan['preset']} at {how}, batches of {plan['batch_size']}: "
+                f"{training.memory / 2**30:.2f} GiB{free}, {training.steps:,} steps in about "
+                f"{training.duration} (`hymunet plan` says why)",
+            )
+        )
+    return table
+
+
+def _facts(dataset: "Dataset", rows: "Sequence[CaseSurvey]") -> list[tuple[str, str]]:
     import numpy as np
 
     from hymunet.data.masks_io import listed
@@ -166,7 +194,7 @@ def print_findings(console: "Console", result: Verification) -> None:
     from hymunet.data.masks_io import listed
 
     about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for what, how in facts(result.dataset, result.rows):
+    for what, how in facts(result):
         about.add_row(Text(what, style="dim"), Text(how))
     console.print(about)
     for note in result.dataset.notes:

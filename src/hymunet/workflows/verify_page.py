@@ -50,7 +50,7 @@ def write_page(path: Path, result: "Verification") -> None:
     page = environment.from_string(template).render(
         style=style_sheet(),
         dataset=result.dataset,
-        facts=facts(result.dataset, result.rows),
+        facts=facts(result),
         shown=shown,
         count={
             level: sum(f.level == level for f in result.findings)

@@ -1,0 +1,69 @@
+"""`hymunet plan` says what train does, in words and numbers; verify says what it takes."""
+
+import json
+
+import pytest
+
+from hymunet.cli import main
+from hymunet.data.phantoms import write_phantoms
+from hymunet.training.options import OPEN
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYMUNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return str(write_phantoms(tmp_path / "drawn", 10, size=(40, 48)))
+
+
+def test_the_plan_of_pictures(data, capsys):
+    assert main(["plan", data, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    for name in OPEN:
+        assert name in said
+    assert "parameters; a batch needs about" in said
+
+
+def test_as_json_it_is_what_train_keeps(data, tmp_path, capsys):
+    options = ["--device", "cpu", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
+    assert main(["plan", data, *options, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["plan"]["batch_size"] == {"value": 2, "reason": "as given"}
+    assert said["training_seconds"] > 0 < said["batch_bytes"]
+    assert said["steps"] == 3  # 7 of 10 cases teach, by twos
+    assert main(["train", data, *options, "--output", str(tmp_path / "run")]) == 0
+    kept = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert kept["plan"] == said["plan"]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "The plan" in report
+    assert said["plan"]["image_size"]["reason"] in report
+
+
+def test_a_budget_is_turned_into_epochs(data, capsys):
+    epochs = []
+    for budget in ("10s", "20m"):
+        assert main(["plan", data, "--device", "cpu", "--budget", budget, "--json"]) == 0
+        plan = json.loads(capsys.readouterr().out)["plan"]
+        assert f"the budget is {budget}" in plan["epochs"]["reason"]
+        epochs.append(plan["epochs"]["value"])
+    assert epochs[0] < epochs[1]
+
+
+def test_verify_says_what_a_training_takes_and_its_warnings_stand_in_the_report(
+    data, tmp_path, capsys
+):
+    masks = sorted((tmp_path / "drawn" / "masks").iterdir())
+    from PIL import Image
+
+    Image.new("L", Image.open(masks[0]).size).save(masks[0])
+    assert main(["verify", data, "--json", "--output", str(tmp_path / "v")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "steps in about" in found["facts"]["training here"]
+    warning = next(f["message"] for f in found["findings"] if f["level"] == "warning")
+    options = ["--device", "cpu", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
+    assert main(["train", data, *options, "--output", str(tmp_path / "run")]) == 0
+    assert warning in (tmp_path / "run" / "report.html").read_text()
