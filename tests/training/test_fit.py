@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from hymunet.data.phantoms import write_phantoms
-from hymunet.data.splits import load_split
+from hymunet.data.splits import PARTS, load_split
 from hymunet.errors import HyMUNetError
 from hymunet.inference.predictor import Predictor
 from hymunet.network.model_file import read_info
@@ -403,3 +403,26 @@ def test_batches_of_one_that_batch_norm_cannot_use_are_refused(data, cache, tmp_
     with pytest.raises(HyMUNetError, match="raise --batch-size or --image-size"):
         run_quietly(data, tmp_path / "run", replace(OPTIONS, image_size=16, batch_size=1))
     run_quietly(data, tmp_path / "run", replace(OPTIONS, epochs=1))  # the folder is still free
+
+
+def test_a_test_part_of_the_data_stays_and_val_is_drawn_from_the_rest(cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 12, size=(40, 48))
+    ids = sorted(path.stem for path in (source / "images").iterdir())
+    rows = [f"{id_},{'test' if i % 3 == 0 else 'train'}" for i, id_ in enumerate(ids)]
+    (source / "split.csv").write_text("\n".join(["case,split", *rows]) + "\n")
+    _, said = run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1))
+    split = load_split(tmp_path / "run" / "split.json")
+    assert split.test == tuple(ids[::3])
+    assert (len(split.val), len(split.train)) == (1, 7)
+    assert sorted((*split.train, *split.val, *split.test)) == ids
+    assert "the data's own 4 test cases; train and val drawn from the others" in said
+
+
+def test_the_shares_of_a_drawn_split_can_be_chosen(cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 10, size=(40, 48))
+    (source / "split.csv").unlink()
+    options = replace(OPTIONS, epochs=1, val_share=0.2, test_share=0.4)
+    finished, _ = run_quietly(source, tmp_path / "run", options)
+    assert [len(getattr(finished.split, part)) for part in PARTS] == [4, 2, 4]
+    finished, _ = run_quietly(source, tmp_path / "none", replace(options, test_share=0.0))
+    assert finished.split.test == ()
