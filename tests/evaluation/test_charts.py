@@ -1,8 +1,10 @@
 """Charts stay small, repeatable and described, and skip what is no number."""
 
+import re
+
 import numpy as np
 
-from hymunet.evaluation.charts import learning_curves, score_by_size, sorted_scores
+from hymunet.evaluation.charts import histogram, learning_curves, score_by_size, sorted_scores
 
 HEADER = (
     "epoch,step,lr,seconds,train_loss,train_cross_entropy,train_dice_loss,train_boundary,"
@@ -30,3 +32,15 @@ def test_learning_curves_skip_what_is_no_number(tmp_path):
     loss, dice = learning_curves(path)
     assert loss.alt == "Loss by epoch; at the end training 0.4."
     assert "0.250" in dice.alt
+
+
+def test_a_histogram_counts_every_case_and_says_where_they_lie():
+    shares = np.random.default_rng(0).lognormal(1.0, 1.0, 300)
+    chart = histogram(shares, "Share", "%", log=True)
+    low, middle, high = np.percentile(shares, (5, 50, 95))
+    assert f"median {middle:.3g}, 5 to 95 % of them {low:.3g} to {high:.3g}" in chart.alt
+    assert "of 300 cases" in chart.alt
+    assert len(chart.svg) < 60_000
+    assert "median 7" in histogram([7.0, 7.0], "Equal", "px").title  # one value is no error
+    ids = [set(re.findall(r'id="([^"]+)"', histogram(shares, t, "%").svg)) for t in "AB"]
+    assert not ids[0] & ids[1]  # two on one page do not share an id

@@ -101,6 +101,31 @@ def sorted_scores(scores: Sequence[float], name: str = "Dice") -> Chart:
     return Chart(f"{name} of each case, sorted", _as_svg(figure, "sorted"), alt)
 
 
+def histogram(values: Sequence[float], title: str, unit: str, log: bool = False) -> Chart:
+    """How many cases have which value; with `log` values must be above 0, on a logarithmic axis."""
+    numbers = np.asarray(values, dtype=float)
+    low, middle, high = (float(v) for v in np.percentile(numbers, (5, 50, 95)))
+    count = int(np.clip(np.sqrt(len(numbers)) * 2, 5, 40))
+    ends = float(numbers.min()), float(numbers.max())
+    if ends[0] == ends[1]:
+        ends = (ends[0] * 0.9, ends[1] * 1.1) if ends[0] > 0 else (ends[0] - 1, ends[1] + 1)
+    edges = np.geomspace(*ends, count + 1) if log else np.linspace(*ends, count + 1)
+    figure, axes = _blank(unit)
+    axes.hist(numbers, edges, color=ACCENT)
+    axes.axvline(middle, color=INK, linewidth=1)
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.minorticks_off()
+    axes.set_ylabel("cases")
+    alt = (
+        f"{title} of {len(numbers)} cases: median {middle:.3g}, 5 to 95 % of them {low:.3g} to "
+        f"{high:.3g}."
+    )
+    name = re.sub(r"\W+", "-", title.lower())  # several stand on one page
+    return Chart(f"{title} (median {middle:.3g})", _as_svg(figure, name), alt)
+
+
 def score_by_size(fractions: Sequence[float], scores: Sequence[float], name: str = "Dice") -> Chart:
     """Score against the reference's share of the frame, on a logarithmic axis."""
     x, y = np.asarray(fractions, dtype=float) * 100, np.asarray(scores, dtype=float)

@@ -13,6 +13,7 @@ from hymunet.console import say
 from hymunet.data.cache import CaseCache
 from hymunet.data.case import Dataset
 from hymunet.data.formats import find_dataset
+from hymunet.data.groups import grouped_by_name
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.data.splits import Split, save_split
 from hymunet.network.hymunet import HyMUNet
@@ -80,7 +81,7 @@ def fit(
         HyMUNetError: If the data, the folder or the settings cannot be used.
     """
     console = console or Console(stderr=True)
-    dataset = find_dataset(data, images, masks)
+    dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
     run = RunFolder(output)
     resuming = run.holds(run_settings(options, data, output, images, masks, split_file))
     say(console, f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}")

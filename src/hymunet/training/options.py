@@ -67,6 +67,8 @@ class TrainOptions:
         epochs: Passes over the training cases.
         budget: Time for the training, such as 45m or 2h: as many epochs as fit, by steps measured
             on this machine; instead of --epochs.
+        groups: Regular expression that finds the patient in a case's name, such as '^[^_]+':
+            cases of one patient stay on one side of a drawn split.
         val_share: Share of the cases that watch the training and choose the epoch, where the data
             name no such part.
         test_share: Share of the cases that are held out and judge the model, likewise; 0 for none.
@@ -117,6 +119,7 @@ class TrainOptions:
     foreground: float = 0.5
     epochs: int | None = None
     budget: str | None = None
+    groups: str | None = None
     val_share: float = 0.15
     test_share: float = 0.15
     learning_rate: float = 1.5e-3

@@ -41,12 +41,13 @@ def plan(
     from rich.console import Console
 
     from hymunet.data.formats import find_dataset
+    from hymunet.data.groups import grouped_by_name
     from hymunet.extras import require
     from hymunet.training.decide import decide
 
     require("train", "planning a training", "monai", "lightning")
     options = options or TrainOptions()
-    dataset = find_dataset(Path(data), images, masks)
+    dataset = grouped_by_name(find_dataset(Path(data), images, masks), options.groups)
     console = Console(stderr=True, quiet=json)
     planned = measured(decide(dataset, options, console), dataset, options)
     if json:

@@ -45,6 +45,7 @@ def verify(
     images: Path | None = None,
     masks: Path | None = None,
     structures: int | None = None,
+    groups: str | None = None,
     output: Path | None = None,
     json: bool = False,
 ) -> Verification:
@@ -61,6 +62,8 @@ def verify(
         images: Folder of images, where it has no usual name.
         masks: Folder of masks, likewise.
         structures: Structures to segment, the background not counted; default: what the data say.
+        groups: Regular expression that finds the patient in a case's name, such as '^[^_]+'; the
+            same patient on both sides of a split is then found.
         output: Folder of the page; default: `runs/verify-NAME`.
         json: Print what was found as JSON.
 
@@ -72,6 +75,7 @@ def verify(
     from hymunet.console import counted
     from hymunet.data.cache import default_cache_folder
     from hymunet.data.formats import find_dataset
+    from hymunet.data.groups import grouped_by_name
     from hymunet.data.survey import survey
     from hymunet.data.verify import verify as check
     from hymunet.extras import require
@@ -83,7 +87,7 @@ def verify(
 
     require("train", "the page of verify", "jinja2", "matplotlib")
     console = Console(stderr=True)
-    dataset = find_dataset(Path(data), images, masks)
+    dataset = grouped_by_name(find_dataset(Path(data), images, masks), groups)
     with counted(console, "looking at cases", len(dataset.cases)) as advance:
         rows = survey(dataset, make_folder(default_cache_folder() / "survey"), advance)
     findings = check(dataset, rows, structures)

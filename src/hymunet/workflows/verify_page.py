@@ -8,6 +8,7 @@ import numpy as np
 
 from hymunet.data.case_io import read_stored_case
 from hymunet.errors import HyMUNetError
+from hymunet.evaluation.charts import Chart, histogram
 from hymunet.evaluation.robustness_page import style_sheet
 from hymunet.evaluation.thumbnails import Thumbnail, thumbnail
 from hymunet.files import write_text
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hymunet.workflows.verify import Verification
 
 MOST_PICTURES = 16  # of one finding
+MOST_CHARTS = 5  # of structures
 
 
 def write_page(path: Path, result: "Verification") -> None:
@@ -52,12 +54,29 @@ def write_page(path: Path, result: "Verification") -> None:
         dataset=result.dataset,
         facts=facts(result),
         shown=shown,
+        charts=_charts(result),
         count={
             level: sum(f.level == level for f in result.findings)
             for level in ("error", "warning", "note")
         },
     )
     write_text(path, page)
+
+
+def _charts(result: "Verification") -> list[Chart]:
+    """How large the structures are, and how bright the images."""
+    rows = [row for row in result.rows if row.problem is None]
+    charts = []
+    values = sorted({value for row in rows for value, _ in row.counts} - {0})
+    for value in values[:MOST_CHARTS]:
+        shares = [100 * dict(row.counts)[value] / sum(n for _, n in row.counts)
+                  for row in rows if value in dict(row.counts)]  # fmt: skip
+        name = (result.dataset.label_names or {}).get(value, f"value {value}")
+        charts.append(histogram(shares, f"{name}: share of the frame", "%, logarithmic", log=True))
+    if rows:
+        means = [float(np.mean([one.mean for one in row.image])) for row in rows]
+        charts.append(histogram(means, "Mean intensity of each image", "in the files' unit"))
+    return charts
 
 
 def _picture(case: "Case") -> Thumbnail | None:
