@@ -73,6 +73,7 @@ def test_measurements_as_csv_and_json(folder, toy_file, output):
         "licence": "CC0-1.0",
         "domain": None,
         "threshold": 0.5,
+        "postprocess": {},
         "miss_rate": None,
     }
     with open(output / "measurements.csv", newline="") as file:

@@ -5,9 +5,11 @@ import pytest
 
 from hymunet.network.promise import (
     described_threshold,
+    postprocess_text,
     promise_of_file,
     promise_text,
     record_of,
+    takes_away,
     threshold_text,
     why_not,
 )
@@ -67,6 +69,41 @@ def test_of_a_file():
     assert promise_of_file({"risk_control": RECORD}) is None
     assert described_threshold({"risk_control": RECORD}) == "0.5"
     assert described_threshold({}) == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("postprocess", "takes"),
+    [
+        (None, False),
+        ({}, False),
+        ({"lesion": []}, False),
+        ({"lesion": ["fill_holes"]}, False),
+        ({"lesion": ["fill_holes", "keep_largest"]}, True),
+        ({"lesion": ["fill_holes"], "core": ["keep_largest"]}, True),
+        ({"lesion": ["of a later version"]}, True),
+        # what cannot be read promises nothing
+        ({"lesion": "fill_holes"}, True),
+        ({"lesion": 5}, True),
+        ({"lesion": [{}]}, True),
+        (["fill_holes"], True),
+    ],
+    ids=str,
+)
+def test_it_holds_unless_something_is_taken_away_afterwards(postprocess, takes):
+    assert takes_away(postprocess) is takes
+    info = {"threshold": RECORD["threshold"], "risk_control": RECORD, "postprocess": postprocess}
+    broken = why_not(RECORD, RECORD["threshold"], False, postprocess)
+    assert (broken is not None) is takes
+    assert promise_of_file(info) == (None if takes else promise_text(RECORD))
+    if takes:
+        assert "post-processing takes away parts" in broken
+        assert "--no-postprocess" in broken
+
+
+def test_post_processing_in_words():
+    both = {"liver": ["keep_largest", "fill_holes"], "spleen": ["fill_holes"]}
+    assert postprocess_text(both) == "liver: keep largest, fill holes; spleen: fill holes"
+    assert postprocess_text(None) == postprocess_text({}) == ""
 
 
 @pytest.mark.parametrize(

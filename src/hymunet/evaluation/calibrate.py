@@ -26,6 +26,7 @@ from hymunet.evaluation.truth import find_cases
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.calibration import calibration_error, pooled_mean, reliability
 from hymunet.metrics.risk_control import cases_needed
+from hymunet.network.promise import takes_away
 
 
 @dataclass
@@ -120,11 +121,12 @@ def calibrate(
     path = find_model(model)
     dataset, cases, notes = find_cases(Path(data), str(model), split, images, masks, split_file)
     cases, limit_notes = limited(cases, limit)
-    predictor = Predictor(path, device=device, tta=tta)
+    # probabilities are looked at, and masks as they are cut from them
+    predictor = Predictor(path, device=device, tta=tta, postprocess=False)
     index = 0 if miss_rate is None else structure_index(predictor, structure, path)
     if write:
         check_writable(path, predictor, force)
-    known = known_cases(predictor.info)
+    known = known_cases(predictor.info, postprocess=False)
     if output is not None:
         make_folder(Path(output))
     result = Calibration({}, [*notes, *limit_notes])
@@ -169,6 +171,7 @@ def calibrate(
         "made": record(str(model), Path(data), options, time.perf_counter() - started, "calibrate"),
     }
     result.notes += [*known.notes(seen), *_notes(summary)]
+    result.notes += _postprocess_notes(predictor.info, miss_rate is not None)
     if write:
         result.written = path
         result.notes += write_threshold(path, summary, hashes)
@@ -238,6 +241,18 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
                 f"the gain of {chosen['chosen']:g} over 0.5 is not certain on cases that did not "
                 "choose it: 0.5 may do as well"
             )
+    return notes
+
+
+def _postprocess_notes(info: Mapping[str, Any], promised: bool) -> list[str]:
+    if not info.get("postprocess"):
+        return []
+    notes = ["masks are counted as they are cut, without the post-processing that the file holds"]
+    if promised and takes_away(info["postprocess"]):
+        notes.append(
+            "the rate holds for masks without post-processing only (`predict --no-postprocess`): "
+            "this file's takes away parts of structures"
+        )
     return notes
 
 

@@ -12,7 +12,7 @@ from hymunet.evaluation.card_numbers import card_numbers, check_model, read_resu
 from hymunet.evaluation.card_results import known_failures, results
 from hymunet.files import write_text
 from hymunet.network.pretrained import headline_scores, score_text
-from hymunet.network.promise import described_threshold
+from hymunet.network.promise import described_threshold, postprocess_text
 
 
 def card(
@@ -136,6 +136,8 @@ def _facts(info: Mapping[str, Any], size_bytes: int) -> list[tuple[str, str]]:
         threshold += f", best for {chose['metric']} on {chose['n']} cases of {chose['data']}{part}"
     several = sizes.get("activation") == "softmax"
     facts.append(("cut at", "the most probable class" if several else threshold))
+    if done := postprocess_text(info.get("postprocess")):
+        facts.append(("post-processing", done))
     for score in headline_scores(dict(info))[:1]:
         facts += [(f"per-image {label}", f"{score_text(score, key)}, see A below")
                   for label, key in (("Dice", "dice"), ("IoU", "iou"))]  # fmt: skip

@@ -120,6 +120,11 @@ def check_model(content: Mapping[str, Any], source: str, model: Mapping[str, Any
             f"{source} was measured at the threshold {measured.get('threshold')}, this model's is "
             f"{model['threshold']}; measure it again"
         )
+    if not chose and measured.get("postprocess") != model.get("postprocess"):
+        raise HyMUNetError(
+            f"{source} was measured with other post-processing than this model's "
+            f"({measured.get('postprocess')}, not {model.get('postprocess')}); measure it again"
+        )
     return None
 
 

@@ -117,7 +117,7 @@ def evaluate(
         from hymunet.network.model_file import model_identity
 
         summary["model"] = model_identity(prediction)
-    notes = [*notes, *known.notes(seen), *summary_notes]
+    notes = [*notes, *source.notes, *known.notes(seen), *summary_notes]
     evaluation = Evaluation(rows, summary, notes, None, {case.id: case for case in cases})
     if output is not None:
         _write(Path(output), evaluation, source)

@@ -18,8 +18,6 @@ def check_writable(path: Path, predictor: "Predictor", force: bool) -> None:
         HyMUNetError: If the model has none, trained cases may choose it (`force`), or the file
             belongs to the installed package.
     """
-    import hymunet
-
     if predictor.config.activation != "sigmoid":
         raise HyMUNetError(
             f"--write stores a threshold, but {path} chooses the most probable class (softmax) and "
@@ -30,6 +28,13 @@ def check_writable(path: Path, predictor: "Predictor", force: bool) -> None:
             "--write and --force do not go together: a threshold chosen on cases that the model "
             "was trained on does not fit new ones; name a held-out part (--split val)"
         )
+    refuse_packaged(path)
+
+
+def refuse_packaged(path: Path) -> None:
+    """Raises HyMUNetError if the file belongs to the installed package."""
+    import hymunet
+
     if Path(hymunet.__file__).resolve().parent in path.resolve().parents:
         raise HyMUNetError(
             f"{path} belongs to the installed package and is not changed; copy it to a folder of "

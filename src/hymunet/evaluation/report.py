@@ -12,7 +12,7 @@ from hymunet.data.case_io import read_label
 from hymunet.data.image_io import read_image
 from hymunet.evaluation.formatting import format_interval, format_value, unit_of
 from hymunet.evaluation.provenance import how_made
-from hymunet.evaluation.seen import CUT, FORCED, OPTIMISTIC
+from hymunet.evaluation.seen import CLEANED, CUT, FORCED, OPTIMISTIC
 from hymunet.evaluation.strata import STRATA
 from hymunet.evaluation.summary import headline_means, mean_over_classes
 from hymunet.files import write_text
@@ -88,7 +88,7 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _is_warning(note: str) -> bool:
-    return note.startswith(FORCED) or OPTIMISTIC in note or CUT in note
+    return note.startswith(FORCED) or any(one in note for one in (OPTIMISTIC, CUT, CLEANED))
 
 
 def _charts(evaluation: "Evaluation", run: Path | None) -> "dict[str, list[Chart]]":

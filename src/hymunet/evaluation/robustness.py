@@ -21,6 +21,7 @@ from hymunet.evaluation.held_out import held_out, image_of, limited, refuse_mask
 from hymunet.evaluation.provenance import record
 from hymunet.evaluation.robustness_summary import CLEAN, summarise
 from hymunet.evaluation.seen import KnownCases, known_cases
+from hymunet.evaluation.sources import postprocess_notes
 from hymunet.evaluation.truth import Truth, find_cases
 from hymunet.extras import require
 from hymunet.files import make_folder, write_text
@@ -134,7 +135,8 @@ def robustness(
             str(model), Path(data), options, time.perf_counter() - started, "robustness"
         ),
     }
-    notes = [*notes, *limit_notes, *known.notes(seen), *_notes(summary, corruptions)]
+    notes = [*notes, *limit_notes, *postprocess_notes(predictor), *known.notes(seen)]
+    notes += _notes(summary, corruptions)
     result = Robustness(rows, summary, notes, None, {case.id: case for case in cases})
     if output is not None:
         _write(Path(output), result, predictor)

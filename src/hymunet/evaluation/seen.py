@@ -13,6 +13,7 @@ from hymunet.errors import HyMUNetError
 FORCED = "FORCED"
 OPTIMISTIC = "these cases chose the epoch: optimistic"
 CUT = "these cases chose the threshold: optimistic"
+CLEANED = "these cases chose the post-processing: optimistic"
 WATCHED = "these cases were watched during training but chose nothing"
 
 
@@ -25,6 +26,7 @@ class KnownCases:
         val: Fingerprints of the validation part.
         val_chose: Whether the validation part decided which epoch's weights the model holds.
         cut: Fingerprints of the cases that chose its threshold (`hymunet calibrate --write`).
+        cleaned: Fingerprints of the cases that chose its post-processing, where it has any.
         note: What a reader has to know when nothing can be compared.
     """
 
@@ -32,18 +34,23 @@ class KnownCases:
     val: frozenset[str] = frozenset()
     val_chose: bool = True
     cut: frozenset[str] = frozenset()
+    cleaned: frozenset[str] = frozenset()
     note: str | None = None
 
     def part_of(self, image: Image | None) -> str:
-        """What the model has met an image as, by all of its pixels: "train", "val", "threshold" for
-        one that chose the threshold and nothing else, or ""."""
+        """What the model has met an image as, by all of its pixels: "train", "val", "threshold" or
+        "postprocess" for one that chose these and not the epoch, or ""."""
         if image is None or not self.train:
             return ""
         found = case_hash(image.pixels)
         if found in self.train:
             return "train"
-        if found in self.cut and not (found in self.val and self.val_chose):
+        if found in self.val and self.val_chose:
+            return "val"
+        if found in self.cut:
             return "threshold"
+        if found in self.cleaned:
+            return "postprocess"
         return "val" if found in self.val else ""
 
     def notes(self, seen: Mapping[str, str]) -> list[str]:
@@ -57,17 +64,21 @@ class KnownCases:
             )
         if chose := count["threshold"]:
             notes.append(f"{chose} of {len(seen)} cases are known to the model; {CUT}")
+        if chose := count["postprocess"]:
+            notes.append(f"{chose} of {len(seen)} cases are known to the model; {CLEANED}")
         if met := count["val"]:
             consequence = OPTIMISTIC if self.val_chose else WATCHED
             notes.append(f"{met} of {len(seen)} cases were in the validation part; {consequence}")
         return notes
 
 
-def known_cases(info: Mapping[str, Any] | None) -> KnownCases:
+def known_cases(info: Mapping[str, Any] | None, postprocess: bool = True) -> KnownCases:
     """What a model file tells of its cases.
 
     Args:
         info: The file's metadata; None for masks whose model is not known.
+        postprocess: Whether masks are cleaned up as the file says; else the cases that chose how
+            have no part in what is looked at.
     """
     if info is None:
         note = "masks from a folder: whether their model was trained on a case is not known"
@@ -79,7 +90,10 @@ def known_cases(info: Mapping[str, Any] | None) -> KnownCases:
         return KnownCases(note=note)
     records = [info.get(name) or {} for name in ("calibration", "risk_control")]
     cut = frozenset().union(*(fingerprints(record.get("cases")) for record in records))
-    return KnownCases(train, val, _validation_chose(info), cut)
+    # where nothing was chosen, masks are what they would be without having looked
+    chosen = info.get("postprocess_choice") if postprocess and info.get("postprocess") else None
+    cleaned = fingerprints((chosen or {}).get("cases"))
+    return KnownCases(train, val, _validation_chose(info), cut, frozenset(cleaned))
 
 
 def refusal(seen: Mapping[str, str]) -> HyMUNetError:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from hymunet.data.image_io import SUFFIXES, Image, stem_of
 from hymunet.data.mask_reading import read_mask
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+
+if TYPE_CHECKING:
+    from hymunet.inference.predictor import Predictor
 
 _MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|pred|prediction|gt|truth)$", re.I)
 
@@ -34,6 +37,7 @@ class Source:
         info: The model file's metadata; None for a folder of masks.
         run: The run folder that the model lies in.
         nested: Whether each structure holds those after it.
+        notes: What a reader has to know of how the masks were made.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Source:
     info: Mapping[str, Any] | None = None
     run: Path | None = None
     nested: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def find_source(
@@ -165,6 +170,12 @@ def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labe
     return Source(str(folder), predict, classes)
 
 
+def postprocess_notes(predictor: "Predictor") -> tuple[str, ...]:
+    """That masks are cleaned up, where they are."""
+    done = predictor.postprocess.describe()
+    return (f"masks are post-processed ({done})",) if done else ()
+
+
 def _model_source(prediction: str, run: Path | None, device: str | None, tta: bool) -> Source:
     from hymunet.inference.predictor import Predictor
 
@@ -189,4 +200,5 @@ def _model_source(prediction: str, run: Path | None, device: str | None, tta: bo
         predictor.info,
         run,
         nested=config.activation == "sigmoid" and len(predictor.classes) > 1,
+        notes=postprocess_notes(predictor),
     )

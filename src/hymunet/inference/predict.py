@@ -6,8 +6,9 @@ import json as json_library
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import track
 
@@ -48,6 +49,7 @@ def predict(
     threshold: float | None = None,
     device: str | None = None,
     tta: bool = False,
+    postprocess: Annotated[bool, Parameter(negative="--no-postprocess")] = True,
     json: bool = False,
 ) -> PredictReport:
     """Segments images with a trained model.
@@ -72,6 +74,8 @@ def predict(
         device: cpu or cuda; default: CUDA when there is one.
         tta: Test-time augmentation: the mean over mirrorings and quarter turns of each image. A
             little better, 8 times the work.
+        postprocess: Clean masks up as the model file says (only the largest part of a structure,
+            holes filled); --no-postprocess leaves them as the network's probabilities are.
         json: Print the results as JSON instead of a table.
 
     Raises:
@@ -89,7 +93,9 @@ def predict(
     path, output = find_model(model), Path(output)
     # a packaged model is called by its name: its path differs from installation to installation
     name = str(model) if pretrained_file(model) == path else str(path)
-    predictor = Predictor(path, device=device, threshold=threshold, tta=tta)
+    predictor = Predictor(
+        path, device=device, threshold=threshold, tta=tta, postprocess=postprocess
+    )
     config = predictor.config
     if config.spatial_dims == 3 and (probability or overlay):
         raise HyMUNetError(
@@ -107,6 +113,8 @@ def predict(
     about, terms = describe_model(predictor.info)
     say(console, f"model {name}: {about}")
     say(console, terms)
+    if predictor.postprocess.operations:
+        say(console, f"post-processing: {predictor.postprocess.describe()}")
     kept = _say_promise(predictor, console)
     if others := find_others(inputs):
         say(
@@ -135,6 +143,7 @@ def predict(
         "licence": predictor.info.get("licence"),
         "domain": predictor.info.get("domain"),
         "threshold": predictor.threshold if config.activation == "sigmoid" else None,
+        "postprocess": predictor.postprocess.to_dict(),
         "miss_rate": kept,
     }
     text = json_library.dumps(summary, indent=2)
@@ -154,7 +163,8 @@ def _say_promise(predictor: "Predictor", console: Console) -> float | None:
     record = record_of(predictor.info)
     if record is None:
         return None
-    broken = why_not(record, predictor.threshold, predictor.tta)
+    applied = predictor.postprocess.to_dict()
+    broken = why_not(record, predictor.threshold, predictor.tta, applied)
     text = f"cut at {threshold_text(predictor.threshold)}: {promise_text(record)}"
     if broken is None:
         say(console, text)

@@ -14,6 +14,7 @@ from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.errors import HyMUNetError, NonFiniteError
 from hymunet.inference.augmented import mean_over_symmetries
 from hymunet.inference.measurements import measure
+from hymunet.inference.postprocess import Postprocess
 from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import load_model
@@ -52,6 +53,7 @@ class Predictor:
             takes the model file's, or 0.5.
         info: Metadata for a network that does not come from a file.
         tta: Test-time augmentation: the mean over mirrorings and quarter turns, 8 times the work.
+        postprocess: Whether masks are cleaned up as the model file says; see `Postprocess`.
 
     Raises:
         HyMUNetError: If the model or the device cannot be used, the threshold is not in (0, 1), or
@@ -65,6 +67,7 @@ class Predictor:
         threshold: float | None = None,
         info: dict[str, Any] | None = None,
         tta: bool = False,
+        postprocess: bool = True,
     ) -> None:
         self.tta = tta
         if isinstance(model, HyMUNet):
@@ -108,6 +111,11 @@ class Predictor:
                 f"the model separates {structures} structures, but its metadata name "
                 f"{len(self.classes)} ({', '.join(self.classes)}); name each but the background"
             )
+        self.postprocess = Postprocess.from_dict(
+            self.info.get("postprocess") if postprocess else None,
+            self.classes,
+            nested=self.config.activation == "sigmoid",
+        )
 
     def __call__(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Prediction:
         """Segments one image.
@@ -176,13 +184,14 @@ class Predictor:
 
     def cut(self, probability: np.ndarray) -> np.ndarray:
         """(num_classes, *spatial) -> class indices (*spatial) uint8: the largest (softmax), or the
-        last of the nested structures whose probability reaches the threshold (sigmoid)."""
+        last of the nested structures whose probability reaches the threshold (sigmoid); then
+        cleaned up as the model file says."""
         if self.config.activation == "softmax":
-            return probability.argmax(axis=0).astype(np.uint8)
+            return self.postprocess(probability.argmax(axis=0).astype(np.uint8))
         mask = np.zeros(probability.shape[1:], np.uint8)
         for index, one in enumerate(probability, start=1):
             mask[one >= self.threshold] = index
-        return mask
+        return self.postprocess(mask)
 
     def _decode(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Image:
         channels = self.config.in_channels

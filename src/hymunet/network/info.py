@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hymunet.network.pretrained import headline_scores, score_text, scored_on
-from hymunet.network.promise import described_threshold
+from hymunet.network.promise import described_threshold, postprocess_text
 
 
 def info(
@@ -140,6 +140,7 @@ def _essentials(metadata: dict[str, Any]) -> list[tuple[str, str]]:
         "recipe": ", ".join(f"{name} {value}" for name, value in options.items()),
         "network sees": f"{' x '.join(map(str, size))} px" if size else None,
         "threshold": described_threshold(metadata),
+        "post-processing": postprocess_text(metadata.get("postprocess")),
     }
     rows = [(label, str(value)) for label, value in shown.items() if value not in (None, "")]
     for score in headline_scores(metadata):

@@ -38,8 +38,8 @@ def save_model(
     Args:
         path: Where to; the suffix `.safetensors` is added when there is none.
         model: The network; weights are written as they are, on the CPU.
-        info: JSON-able metadata kept beside the architecture: `preprocess`, `classes`, `training`,
-            `cases`, `metrics`, `licence`, `versions`.
+        info: JSON-able metadata kept beside the architecture: `preprocess`, `postprocess`,
+            `classes`, `training`, `cases`, `metrics`, `licence`, `versions`.
         half: Store large float32 tensors as float16, half the file: those of more than
             `HALF_ABOVE` numbers, unless one of them lies beyond float16's range.
 
@@ -84,19 +84,22 @@ def replace_info(path: Path | str, info: dict[str, Any]) -> Path:
 def model_identity(path: Path | str) -> dict[str, Any]:
     """What decides a model's masks, by which results and a model file can be told to belong
     together: `weights_sha256`, of the weights as they are stored (names, types, shapes, numbers),
-    and `threshold`.
+    `threshold`, and `postprocess` where masks are cleaned up.
 
     Raises:
         HyMUNetError: As `read_info`.
     """
     path = find_model(path)
-    threshold = read_info(path).get("threshold", 0.5)
+    info = read_info(path)
+    decides: dict[str, Any] = {"threshold": info.get("threshold", 0.5)}
+    if info.get("postprocess"):
+        decides["postprocess"] = info["postprocess"]
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         del header["__metadata__"]
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         digest.update(file.read())
-    return {"weights_sha256": digest.hexdigest(), "threshold": threshold}
+    return {"weights_sha256": digest.hexdigest(), **decides}
 
 
 def find_model(model: str | Path) -> Path:

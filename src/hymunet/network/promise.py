@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+# what is done to a mask and leaves no pixel of a structure out that the threshold took in; the
+# operations are those of `hymunet.inference.postprocess`, and any other may take some away
+ONLY_ADDS = ("fill_holes",)
+
 
 def threshold_text(threshold: float) -> str:
     """The shortest decimal number that cuts as `threshold` does: predictors compare in float32."""
@@ -35,24 +39,54 @@ def promise_text(record: Mapping[str, Any]) -> str:
     return text + (", with test-time augmentation" if record["tta"] else "")
 
 
-def why_not(record: Mapping[str, Any], threshold: float, tta: bool) -> str | None:
+def why_not(
+    record: Mapping[str, Any], threshold: float, tta: bool, postprocess: Any = None
+) -> str | None:
     """Why the promise does not hold for masks cut at `threshold`, with or without test-time
-    augmentation; None: it does. A lower threshold than the record's misses no more."""
+    augmentation, and cleaned up as `postprocess` says (a model file's entry, structure ->
+    operations; None: not at all); None: it does. A lower threshold than the record's misses no
+    more, nor do filled holes."""
     own = record["threshold"]
     if np.float32(threshold) > np.float32(own):
         return f"the threshold {threshold_text(threshold)} is above {threshold_text(own)}, its own"
     if tta != record["tta"]:
         used, other = ("with", "without") if record["tta"] else ("without", "with")
         return f"it was set {used} test-time augmentation, and this is {other} it"
+    if takes_away(postprocess):
+        return (
+            "post-processing takes away parts of structures that the threshold had found "
+            "(`predict --no-postprocess` leaves them)"
+        )
     return None
+
+
+def takes_away(postprocess: Any) -> bool:
+    """Whether post-processing, a model file's entry, may take pixels from a structure."""
+    if not isinstance(postprocess, Mapping):
+        return bool(postprocess)  # what cannot be read promises nothing
+    return any(
+        not isinstance(chosen, (list, tuple)) or any(one not in ONLY_ADDS for one in chosen)
+        for chosen in postprocess.values()
+    )
+
+
+def postprocess_text(postprocess: Any) -> str:
+    """`liver: keep largest, fill holes; spleen: ...` of a model file's entry; empty for none."""
+    if not isinstance(postprocess, Mapping):
+        return "" if postprocess is None else str(postprocess)
+    return "; ".join(
+        f"{name}: {', '.join(str(one).replace('_', ' ') for one in chosen)}"
+        for name, chosen in postprocess.items()
+    )
 
 
 def promise_of_file(info: Mapping[str, Any]) -> str | None:
     """The promise of a file's own threshold in words; None where there is none."""
     record = record_of(info)
-    if record is None or why_not(record, info.get("threshold", 0.5), record["tta"]):
+    if record is None:
         return None
-    return promise_text(record)
+    threshold, postprocess = info.get("threshold", 0.5), info.get("postprocess")
+    return None if why_not(record, threshold, record["tta"], postprocess) else promise_text(record)
 
 
 def described_threshold(info: Mapping[str, Any]) -> str:

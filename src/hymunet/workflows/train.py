@@ -63,6 +63,7 @@ def train(
     from hymunet.evaluation.evaluate import evaluate
     from hymunet.evaluation.summary import headline_means
     from hymunet.training.fit import fit
+    from hymunet.workflows.after_training import choose_after_training
 
     if config is not None:
         values = read_config(Path(config))
@@ -80,6 +81,7 @@ def train(
     output = Path(output or f"runs/{'-'.join(filter(None, words))}")
     console = Console(stderr=True)
     finished = fit(data, output, options, images, masks, split_file, console)
+    choose_after_training(finished, options, console)
     part = "test" if finished.split.test else "val"
     evaluation = evaluate(
         finished.folder.path, data, images=images, masks=masks, split=part, output=output
