@@ -15,6 +15,7 @@ from hymunet.data.image_io import SUFFIXES, Image, stem_of
 from hymunet.data.mask_reading import read_mask
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+from hymunet.network.folds import find_folds
 
 _MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|pred|prediction|gt|truth)$", re.I)
 
@@ -34,6 +35,7 @@ class Source:
         info: The model file's metadata; None for a folder of masks.
         run: The run folder that the model lies in.
         nested: Whether each structure holds those after it.
+        notes: What a reader has to know of how the masks were made.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Source:
     info: Mapping[str, Any] | None = None
     run: Path | None = None
     nested: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def find_source(
@@ -56,7 +59,8 @@ def find_source(
     """The model or the folder of masks that `prediction` names.
 
     Args:
-        prediction: A model file, a run folder, a packaged model's name or a folder of masks.
+        prediction: A model file, a run folder, a folder of folds (all of them together), a packaged
+            model's name or a folder of masks.
         cases: Those to predict; each needs a mask when it is a folder of masks.
         dataset: All cases there are; a mask of none of them is refused.
         num_labels: Classes of a folder of masks with the background; None: 2.
@@ -85,6 +89,8 @@ def is_mask_folder(prediction: Path) -> bool:
         HyMUNetError: If it is a folder of neither masks nor a model.
     """
     if not prediction.is_dir() or (prediction / "best.safetensors").is_file():
+        return False
+    if find_folds(prediction):
         return False
     if (prediction / "config.yaml").is_file():
         raise HyMUNetError(
@@ -169,7 +175,8 @@ def _model_source(prediction: str, run: Path | None, device: str | None, tta: bo
     from hymunet.inference.predictor import Predictor
 
     folder = Path(prediction)
-    model = folder / "best.safetensors" if folder.is_dir() else prediction
+    folds = find_folds(folder)
+    model = folder / "best.safetensors" if folder.is_dir() and not folds else prediction
     predictor = Predictor(model, device=device, tta=tta)
 
     def predict(case: Case, image: Image | None) -> np.ndarray:
@@ -182,11 +189,13 @@ def _model_source(prediction: str, run: Path | None, device: str | None, tta: bo
 
     config = predictor.config
     return Source(
-        f"{model}{' with test-time augmentation' if tta else ''}",
+        f"{model}{f' ({len(folds)} folds together)' if folds else ''}"
+        f"{' with test-time augmentation' if tta else ''}",
         predict,
         predictor.classes,
         config.in_channels,
         predictor.info,
         run,
         nested=config.activation == "sigmoid" and len(predictor.classes) > 1,
+        notes=predictor.notes,
     )
