@@ -6,6 +6,7 @@ recognised to be left out.
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,23 +47,27 @@ def layout_of(root: Path) -> Layout:
     """Which files below `root` are masks, and which belong together."""
     found = Layout()
     for folder in (root, *_below(root)):
-        if found.is_mask(folder):
-            continue
-        children = folders_in(folder)
-        images = [path for path in children if is_images_folder(path)]
-        masks = [path for path in children if is_masks_folder(path)]
-        described = (folder / NAME).is_file() and _describe(folder, found)
-        if images:
-            found.masks |= set(masks)
-        if len(images) == 1 and (masks or described):
-            found.only_images.add(images[0])
-        if folder == root or folder.parent == root:
-            for table in sorted(folder.glob("*.csv")):
-                _take(_cases_of_table(table), found)
-        if is_images_folder(folder):
-            found.masks |= {p for p in folder.iterdir() if _SUPERPIXELS.fullmatch(p.stem)}
-        _leave_segmentations(folder, found)
+        if not found.is_mask(folder):
+            with suppress(PermissionError):  # a folder of the system's beside the data, lost+found
+                _look_into(folder, root, found)
     return found
+
+
+def _look_into(folder: Path, root: Path, found: Layout) -> None:
+    children = folders_in(folder)
+    images = [path for path in children if is_images_folder(path)]
+    masks = [path for path in children if is_masks_folder(path)]
+    described = (folder / NAME).is_file() and _describe(folder, found)
+    if images:
+        found.masks |= set(masks)
+    if len(images) == 1 and (masks or described):
+        found.only_images.add(images[0])
+    if folder == root or folder.parent == root:
+        for table in sorted(folder.glob("*.csv")):
+            _take(_cases_of_table(table), found)
+    if is_images_folder(folder):
+        found.masks |= {p for p in folder.iterdir() if _SUPERPIXELS.fullmatch(p.stem)}
+    _leave_segmentations(folder, found)
 
 
 def _below(root: Path) -> list[Path]:
