@@ -97,6 +97,18 @@ def find_brats(folder: Path) -> Dataset | None:
     )
 
 
+def part_of_case(path: Path) -> tuple[str, str, str] | None:
+    """Case, separator and what the file is ("flair", ..., "seg"), by its name alone; None where it
+    is not named as in BraTS."""
+    match = _FILE.fullmatch(path.name)
+    if match is None:
+        return None
+    separator = match[2] or match[4]
+    ending = (match[3] or match[5]).lower()
+    kind = "seg" if ending == "seg" else CHANNELS[_ENDINGS[separator].index(ending)]
+    return match[1], separator, kind
+
+
 def _look_into(folder: Path) -> _Folder:
     names: set[tuple[str, str]] = set()
     files: dict[str, Path] = {}
@@ -107,15 +119,13 @@ def _look_into(folder: Path) -> _Folder:
     except PermissionError:  # a folder of the system's beside the data, lost+found
         paths = []
     for path in paths:
-        match = _FILE.fullmatch(path.name)
-        if match is None:
+        found = part_of_case(path)
+        if found is None:
             if not path.name.startswith("."):
                 others.append(path.name)
             continue
-        separator = match[2] or match[4]
-        ending = (match[3] or match[5]).lower()
-        kind = "seg" if ending == "seg" else CHANNELS[_ENDINGS[separator].index(ending)]
-        names.add((match[1], separator))
+        name, separator, kind = found
+        names.add((name, separator))
         if kind in files:
             twice.append(f"{files[kind].name} and {path.name}")
         files[kind] = path

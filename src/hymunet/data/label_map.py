@@ -1,4 +1,4 @@
-"""Values that a data set stores in its masks to class indices."""
+"""Values that a data set stores in its masks to class indices, and back."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,3 +60,40 @@ def map_labels(
     changed = [pair for pair in sorted(class_of.items()) if pair[0] != pair[1]]
     shown = listed((f"{value} as {index}" for value, index in changed), 6)
     return classes, ignored, [f"values of the mask read as classes: {shown}"] if changed else []
+
+
+def inverse_label_map(
+    label_map: Sequence[tuple[int, int]] | None, num_labels: int
+) -> tuple[int, ...] | None:
+    """Class index -> the value that stands for it in the masks of a data set, so that what is
+    written with these values is read by `map_labels` as the same classes.
+
+    Where several values lead to one class it is the first of them in the map, which is how
+    `label_scheme` orders them: the value that the data set itself writes for the region
+    (nnU-Net's `regions_class_order`), else the lowest.
+
+    Args:
+        label_map: (stored value, class index) pairs, see `Case`.
+        num_labels: Classes, background included.
+
+    Returns:
+        `num_labels` values; None where masks hold class indices: without a map, or with one that
+        changes nothing. (A map of two classes is never None: without values a binary PNG is
+        written as 0 and 255, and the map knows of no 255.)
+
+    Raises:
+        HyMUNetError: If a class has no value, or the map leads to more classes than `num_labels`.
+    """
+    if label_map is None:
+        return None
+    first: dict[int, int] = {}
+    for value, index in label_map:
+        first.setdefault(index, value)
+    if first.keys() != set(range(num_labels)):
+        raise HyMUNetError(
+            f"the labels of the data make the classes {listed(sorted(first), 20)}; expected a "
+            f"stored value for each of the {num_labels} classes, 0 to {num_labels - 1}"
+        )
+    if num_labels > 2 and all(value == index for value, index in label_map):
+        return None
+    return tuple(first[index] for index in range(num_labels))

@@ -6,6 +6,7 @@ exactly k regions, so region k is class k and all above it. That is what `activa
 segments, and what metrics call nested.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,8 @@ class LabelScheme:
 
     Args:
         names: Class index -> name, from 1 on, the background left out.
-        label_map: (stored value, class index) pairs; None: the two are the same.
+        label_map: (stored value, class index) pairs; None: the two are the same. Of several values
+            of one class the one that stands for it comes first.
         regions: Name -> class indices; None: there are none.
         ignore_label: Stored value of pixels that do not count; None: there is none.
     """
@@ -50,8 +52,8 @@ def label_scheme(labels: object, class_order: object, where: Path) -> LabelSchem
     Args:
         labels: {"0": "background", "1": "liver"}, or {"background": 0, "liver": 1}, in which a
             list of values is a region and "ignore" the value of pixels that do not count.
-        class_order: nnU-Net's `regions_class_order`; only its length is checked, since classes are
-            numbered from the regions themselves.
+        class_order: nnU-Net's `regions_class_order`: the value that is written for each region.
+            Classes are numbered from the regions themselves.
         where: The file, named in errors.
 
     Raises:
@@ -69,7 +71,7 @@ def label_scheme(labels: object, class_order: object, where: Path) -> LabelSchem
             f"{where}: regions_class_order is {class_order!r:.100}; expected a value for each of "
             f"the {len(structures)} regions ({listed(structures)})"
         )
-    return _regions(structures, ignore)
+    return _regions(structures, ignore, class_order or ())
 
 
 def _stored(labels: object, where: Path) -> tuple[dict[str, tuple[int, ...]], int | None]:
@@ -129,7 +131,9 @@ def _side_by_side(values: dict[str, int], ignore: int | None, where: Path) -> La
     return LabelScheme(names, _map({values[name]: k for k, name in names.items()}), None, ignore)
 
 
-def _regions(structures: dict[str, tuple[int, ...]], ignore: int | None) -> LabelScheme:
+def _regions(
+    structures: dict[str, tuple[int, ...]], ignore: int | None, written: Sequence[object]
+) -> LabelScheme:
     outside_in = sorted(structures, key=lambda name: -len(structures[name]))
     if all(set(structures[a]) > set(structures[b]) for a, b in pairwise(outside_in)):
         class_of = {
@@ -143,7 +147,7 @@ def _regions(structures: dict[str, tuple[int, ...]], ignore: int | None) -> Labe
         # what lies in a region and not in the next one has no name of its own
         names = {k: f"{a} without {b}" for k, (a, b) in enumerate(pairwise(outside_in), 1)}
         names[len(outside_in)] = outside_in[-1]
-        return LabelScheme(names, _map(class_of), regions, ignore)
+        return LabelScheme(names, _map(class_of, written), regions, ignore)
     used = sorted({value for values in structures.values() for value in values})
     class_of = {value: k for k, value in enumerate(used, 1)}
     alone = {values[0]: name for name, values in structures.items() if len(values) == 1}
@@ -152,8 +156,11 @@ def _regions(structures: dict[str, tuple[int, ...]], ignore: int | None) -> Labe
     return LabelScheme(names, _map(class_of), regions, ignore)
 
 
-def _map(class_of: dict[int, int]) -> tuple[tuple[int, int], ...] | None:
-    """The map with the background; None where every value is its class already."""
+def _map(
+    class_of: dict[int, int], written: Sequence[object] = ()
+) -> tuple[tuple[int, int], ...] | None:
+    """The map with the background, values in `written` before others; None where every value is its
+    class already."""
     if all(value == index for value, index in class_of.items()):
         return None
-    return ((0, 0), *sorted(class_of.items()))
+    return ((0, 0), *sorted(class_of.items(), key=lambda pair: (pair[0] not in written, pair[0])))

@@ -2,7 +2,7 @@
 
 import gzip
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -216,13 +216,17 @@ def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_mask(
-    path: Path, labels: np.ndarray, like: "Image | None" = None, num_labels: int | None = None
+    path: Path,
+    labels: np.ndarray,
+    like: "Image | None" = None,
+    num_labels: int | None = None,
+    values: Sequence[int] | None = None,
 ) -> None:
     """Writes class indices as PNG or NIfTI, whole or not at all.
 
     A PNG of a binary mask holds 0 and 255, so that people see it; otherwise the class indices.
     A NIfTI file holds the class indices on the grid of `like`: what was read with an affine is
-    written with it, so voxels lie where they lay.
+    written with it, so voxels lie where they lay. With `values` both hold these instead.
 
     Args:
         path: Ends in .png, .nii or .nii.gz.
@@ -232,6 +236,8 @@ def write_mask(
         num_labels: Number of classes, background included. None: 2 when no label exceeds 1.
             Say it where there are more classes: a case that happens to show only the first
             is otherwise written as 0 and 255.
+        values: Class index -> value to be stored (`label_map.inverse_label_map`), 0 to 65535; None:
+            as above.
 
     Raises:
         HyMUNetError: If the suffix, shape or values do not fit, or the place is not writable.
@@ -254,7 +260,16 @@ def write_mask(
             f"labels for {path} have shape {labels.shape}, the image they belong to "
             f"{like.pixels.shape[1:]}: resize them to the image first"
         )
-    labels = labels.astype(np.uint8)
+    if values is not None and (
+        highest >= len(values) or not 0 <= min(values) <= max(values) <= 65535
+    ):
+        raise HyMUNetError(
+            f"labels for {path} reach {highest}, to be stored as {listed(values)}; expected "
+            "a value from 0 to 65535 for each class"
+        )
+    labels = labels.astype(np.uint8, copy=False)
+    if values is not None:
+        labels = np.array(values, np.uint8 if max(values) < 256 else np.uint16)[labels]
     if is_volume(path):
         write_bytes(path, _nifti_bytes(path, labels, like))
         return
@@ -268,7 +283,7 @@ def write_mask(
             f"labels for {path} have shape {labels.shape}; a PNG holds (height, width), "
             "write volumes as .nii.gz"
         )
-    binary = num_labels == 2 if num_labels is not None else highest <= 1
+    binary = values is None and (num_labels == 2 if num_labels is not None else highest <= 1)
     buffer = io.BytesIO()
     Pillow.fromarray(labels * np.uint8(255) if binary else labels).save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())

@@ -22,6 +22,8 @@ _MASKS = re.compile(
 _MASK_ENDING = re.compile(
     r"[-_. ](masks?|seg|segmentation|gt|ground[-_]?truth|labels?|annotation)$", re.IGNORECASE
 )
+_PART = re.compile(r"[-_]?(ts|test|testing|va|val|valid|validation)$", re.IGNORECASE)
+_MANUAL = re.compile(r"(1st|2nd)_manual", re.IGNORECASE)  # DRIVE's
 _NOT_IMAGES = re.compile(r"_superpixels$", re.IGNORECASE)  # ISIC ships them among its inputs
 
 
@@ -81,6 +83,20 @@ def folders_left(root: Path, used: set[Path]) -> list[str]:
         for path in left
         if pattern.match(path.name)
     ]
+
+
+def is_images_folder(folder: Path) -> bool:
+    """Whether a folder is named as images are in a data set, of whatever part of it."""
+    names = (folder.name, _PART.sub("", folder.name))
+    return any(map(_IMAGES.fullmatch, names)) or bool(_ISIC_IMAGES.fullmatch(folder.name))
+
+
+def is_masks_folder(folder: Path) -> bool:
+    """Whether a folder is named as masks are in a data set, fields of view among them."""
+    names = (folder.name, _PART.sub("", folder.name))  # as it is too: gts
+    return any(map(_MASKS.fullmatch, names)) or bool(
+        _ISIC_MASKS.fullmatch(folder.name) or _MANUAL.fullmatch(folder.name)
+    )
 
 
 def pair_files(images: Path, masks: Path, notes: list[str]) -> list[Case]:

@@ -239,20 +239,22 @@ class Preprocess(nn.Module):
         if self.config.normalisation == "dataset":
             mean = torch.tensor(self.config.mean, device=image.device, dtype=image.dtype)
             std = torch.tensor(self.config.std, device=image.device, dtype=image.dtype)
-            return (image - mean.view(shape)) / std.view(shape)
+            return (image - mean.view(shape)).div_(std.view(shape))
         axes = tuple(range(2, image.ndim))
         # a constant image becomes 0 whatever its unit: a deviation so small that rounding in the
         # resize can cause it counts as none
-        floor = 1e-5 * image.abs().amax(dim=axes, keepdim=True) + 1e-30
+        low, high = (f(image, dim=axes, keepdim=True) for f in (torch.amin, torch.amax))
+        floor = 1e-5 * torch.maximum(-low, high) + 1e-30
+        # in place where the tensor is our own: volumes of four channels are large
         if self.config.normalisation == "image":
             deviation, mean = torch.std_mean(image, dim=axes, correction=0, keepdim=True)
-            return (image - mean) / torch.maximum(deviation, floor)
+            return (image - mean).div_(torch.maximum(deviation, floor))
         inside = image != 0
         count = inside.sum(dim=axes, keepdim=True).clamp(min=1)
         mean = image.sum(dim=axes, keepdim=True) / count
-        centred = (image - mean) * inside
+        centred = (image - mean).mul_(inside)
         deviation = (centred.square().sum(dim=axes, keepdim=True) / count).sqrt()
-        return centred / torch.maximum(deviation, floor)
+        return centred.div_(torch.maximum(deviation, floor))
 
     def pad(self, image: Tensor) -> Tensor:
         """Zeros (the mean) at the far ends, to image_size under letterbox and to the multiple; not

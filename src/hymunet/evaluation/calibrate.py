@@ -81,7 +81,8 @@ def calibrate(
     them: not for each image, nor for each kind of image.
 
     Args:
-        model: A model file, a run folder (its best.safetensors) or the name of a packaged model.
+        model: A model file, a run folder (its best.safetensors), a folder of folds (together)
+            or the name of a packaged model.
         data: A data set in any layout that training takes.
         output: Folder for calibration.json and thresholds.csv (with --miss-rate: risk_control.json
             and risk_control.csv, a row a case); without it no report is written.
@@ -113,23 +114,29 @@ def calibrate(
             miss rate also if the cases are too few for it, or chose the model's epoch.
     """
     from hymunet.inference.predictor import Predictor
-    from hymunet.network.model_file import find_model, model_identity
+    from hymunet.network.model_file import find_models, models_identity
 
     started = time.perf_counter()
     refuse_masks(str(model), "calibrate")
     _check_options(metric, miss_rate, structure, force)
-    path = find_model(model)
+    paths = find_models(model)
+    path = paths[0] if len(paths) == 1 else Path(model)
     dataset, cases, notes = find_cases(Path(data), str(model), split, images, masks, split_file)
     cases, limit_notes = limited(cases, limit)
     # probabilities are looked at, and masks as they are cut from them
-    predictor = Predictor(path, device=device, tta=tta, postprocess=False)
+    predictor = Predictor(paths, device=device, tta=tta, postprocess=False)
     index = 0 if miss_rate is None else structure_index(predictor, structure, path)
+    if write and len(paths) > 1:
+        raise HyMUNetError(
+            f"--write stores a threshold in one model file, and {path} holds {len(paths)}; "
+            "leave it out, and name the threshold by `predict --threshold`"
+        )
     if write:
         check_writable(path, predictor, force)
     known = known_cases(predictor.info, postprocess=False)
     if output is not None:
         make_folder(Path(output))
-    result = Calibration({}, [*notes, *limit_notes])
+    result = Calibration({}, [*notes, *limit_notes, *predictor.notes])
     if miss_rate is None:
         counted = count_all(cases, predictor, known, force)
         seen, hashes, groups = counted.seen, counted.hashes, len(set(counted.groups))
@@ -166,7 +173,7 @@ def calibrate(
         "n": len(hashes),
         "groups": groups,
         "interval": "95 % bootstrap over groups",
-        "model": model_identity(path),
+        "model": models_identity(path),
         **found,
         "made": record(str(model), Path(data), options, time.perf_counter() - started, "calibrate"),
     }

@@ -64,9 +64,10 @@ def evaluate(
     images and the pooled value are both given. A case that the model was trained on is refused.
 
     Args:
-        prediction: A model file, a run folder (its best.safetensors), a packaged model's name
-            (`hymunet models` lists them) or a folder of masks, which are matched to the cases by
-            name (a suffix such as _mask or _seg is ignored).
+        prediction: A model file, a run folder (its best.safetensors), a folder of folds (`train
+            --folds`; together: a case that any was trained on counts as trained on), a packaged
+            model's name (`hymunet models` lists them) or a folder of masks, which are matched to
+            the cases by name (a suffix such as _mask or _seg is ignored).
         truth: A data set in any layout that training takes, or a plain folder of masks.
         output: Folder for cases.csv, metrics.json and report.html; without it nothing is written.
         split: Only this part of the data: train, val or test.
@@ -114,9 +115,9 @@ def evaluate(
         "made": record(prediction, truth, options, time.perf_counter() - started),
     }
     if source.info is not None:
-        from hymunet.network.model_file import model_identity
+        from hymunet.network.model_file import models_identity
 
-        summary["model"] = model_identity(prediction)
+        summary["model"] = models_identity(prediction)
     notes = [*notes, *source.notes, *known.notes(seen), *summary_notes]
     evaluation = Evaluation(rows, summary, notes, None, {case.id: case for case in cases})
     if output is not None:

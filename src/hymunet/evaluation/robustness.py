@@ -75,7 +75,8 @@ def robustness(
     than 0.1 of Dice. Pictures only: 8-bit, grey or RGB.
 
     Args:
-        model: A model file, a run folder (its best.safetensors) or the name of a packaged model.
+        model: A model file, a run folder (its best.safetensors), a folder of folds (together)
+            or the name of a packaged model.
         data: A data set in any layout that training takes.
         output: Folder for robustness.json, robustness.csv and robustness.html; without it nothing
             is written.
@@ -97,16 +98,17 @@ def robustness(
             pictures, or cases were trained on.
     """
     from hymunet.inference.predictor import Predictor
-    from hymunet.network.model_file import find_model, model_identity
+    from hymunet.network.model_file import find_models, models_identity
 
     started = time.perf_counter()
     if output is not None:
         require("train", "a report (--output)", "matplotlib", "jinja2")
     refuse_masks(str(model), "robustness")
-    path = find_model(model)
+    paths = find_models(model)
+    path = paths[0] if len(paths) == 1 else Path(model)
     dataset, cases, notes = find_cases(Path(data), str(model), split, images, masks, split_file)
     cases, limit_notes = limited(cases, limit)
-    predictor = Predictor(path, device=device, tta=tta)
+    predictor = Predictor(paths, device=device, tta=tta)
     if predictor.config.spatial_dims != 2:
         raise HyMUNetError(
             f"robustness is measured on pictures (2-D), and {path} segments volumes; "
@@ -129,13 +131,14 @@ def robustness(
         "split": split,
         "tta": tta,
         "forced": force and "train" in seen.values(),
-        "model": model_identity(path),
+        "model": models_identity(path),
         **summarise(rows, corruptions),
         "made": record(
             str(model), Path(data), options, time.perf_counter() - started, "robustness"
         ),
     }
-    notes = [*notes, *limit_notes, *postprocess_notes(predictor), *known.notes(seen)]
+    notes = [*notes, *limit_notes, *predictor.notes, *postprocess_notes(predictor)]
+    notes += known.notes(seen)
     notes += _notes(summary, corruptions)
     result = Robustness(rows, summary, notes, None, {case.id: case for case in cases})
     if output is not None:

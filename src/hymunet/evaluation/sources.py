@@ -15,6 +15,7 @@ from hymunet.data.image_io import SUFFIXES, Image, stem_of
 from hymunet.data.mask_reading import read_mask
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+from hymunet.network.folds import find_folds
 
 if TYPE_CHECKING:
     from hymunet.inference.predictor import Predictor
@@ -61,7 +62,8 @@ def find_source(
     """The model or the folder of masks that `prediction` names.
 
     Args:
-        prediction: A model file, a run folder, a packaged model's name or a folder of masks.
+        prediction: A model file, a run folder, a folder of folds (all of them together), a packaged
+            model's name or a folder of masks.
         cases: Those to predict; each needs a mask when it is a folder of masks.
         dataset: All cases there are; a mask of none of them is refused.
         num_labels: Classes of a folder of masks with the background; None: 2.
@@ -90,6 +92,8 @@ def is_mask_folder(prediction: Path) -> bool:
         HyMUNetError: If it is a folder of neither masks nor a model.
     """
     if not prediction.is_dir() or (prediction / "best.safetensors").is_file():
+        return False
+    if find_folds(prediction):
         return False
     if (prediction / "config.yaml").is_file():
         raise HyMUNetError(
@@ -180,7 +184,8 @@ def _model_source(prediction: str, run: Path | None, device: str | None, tta: bo
     from hymunet.inference.predictor import Predictor
 
     folder = Path(prediction)
-    model = folder / "best.safetensors" if folder.is_dir() else prediction
+    folds = find_folds(folder)
+    model = folder / "best.safetensors" if folder.is_dir() and not folds else prediction
     predictor = Predictor(model, device=device, tta=tta)
 
     def predict(case: Case, image: Image | None) -> np.ndarray:
@@ -193,12 +198,13 @@ def _model_source(prediction: str, run: Path | None, device: str | None, tta: bo
 
     config = predictor.config
     return Source(
-        f"{model}{' with test-time augmentation' if tta else ''}",
+        f"{model}{f' ({len(folds)} folds together)' if folds else ''}"
+        f"{' with test-time augmentation' if tta else ''}",
         predict,
         predictor.classes,
         config.in_channels,
         predictor.info,
         run,
         nested=config.activation == "sigmoid" and len(predictor.classes) > 1,
-        notes=postprocess_notes(predictor),
+        notes=(*predictor.notes, *postprocess_notes(predictor)),
     )

@@ -1,23 +1,29 @@
 """`hymunet predict`: masks, measurements and, when asked for, probabilities and overlays."""
 
-import csv
-import io
 import json as json_library
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import track
 
 from hymunet.console import say
 from hymunet.errors import HyMUNetError
+from hymunet.inference.outputs import (
+    as_csv,
+    check_targets,
+    stored_values,
+    targets_of,
+    write_prediction,
+)
 
 if TYPE_CHECKING:
-    from hymunet.inference.predictor import Prediction, Predictor
-    from hymunet.network.config import HyMUNetConfig
+    from collections.abc import Callable
+
+    from hymunet.inference.predictor import Predictor
 
 
 @dataclass
@@ -42,7 +48,7 @@ class PredictReport:
 
 def predict(
     *inputs: str,
-    model: Path,
+    model: list[Path],
     output: Path,
     probability: bool = False,
     overlay: bool = False,
@@ -52,25 +58,30 @@ def predict(
     postprocess: Annotated[bool, Parameter(negative="--no-postprocess")] = True,
     json: bool = False,
 ) -> PredictReport:
-    """Segments images with a trained model.
+    """Segments images with a trained model, or with several together.
 
     Writes `OUTPUT/<stem>.png` (0 and 255 for one structure, class indices for several) at the
     input's own size, or `<stem>.nii.gz` on its grid for volumes, and measurements.csv and
-    measurements.json. An input that cannot be read, or does not fit into memory, does not stop the
-    others: it is listed at the end, and the exit code is 1.
+    measurements.json. Where the data set that the model learnt from stores other values in its
+    masks (BraTS: 0, 1, 2, 4), so do these masks. An input that cannot be read, or does not fit into
+    memory, does not stop the others: it is listed at the end, and the exit code is 1.
 
     Args:
         inputs: Files, folders and globs; a folder is searched with its subfolders, which the
-            output repeats. A DICOM series in a folder is one image; FOLDER/UID names one of
-            several series in it.
+            output repeats. Of a data set, whole or in part, the images are taken and the masks
+            left. A case of several files, a channel each, is one image, called as the case:
+            BraTS's CASE_flair, _t1, _t1ce, _t2 and nnU-Net's CASE_0000, CASE_0001. A DICOM series
+            in a folder is one image; FOLDER/UID names one of several series in it.
         model: A model file (.safetensors), a run folder, or the name of a model that comes with
-            the package (`hymunet models` lists them).
+            the package (`hymunet models` lists them); a folder of folds (`train --folds`), which
+            predict together. Several times: the mean of the models' probabilities.
         output: Folder for the results; created when missing.
         probability: Also write `<stem>_probability.png`, 16-bit: 65535 is 1; with several output
             channels `<stem>_0_probability.png` and so on. Pictures only.
         overlay: Also write `<stem>_overlay.png`: the image with the outline drawn on it. Pictures
             only.
-        threshold: Probability from which a pixel belongs to the structure; default: the model's.
+        threshold: Probability from which a pixel belongs to the structure; default: the model's, of
+            several models their common one, else the mean of theirs.
         device: cpu or cuda; default: CUDA when there is one.
         tta: Test-time augmentation: the mean over mirrorings and quarter turns of each image. A
             little better, 8 times the work.
@@ -82,64 +93,67 @@ def predict(
         HyMUNetError: If the model, an input's name or the output folder cannot be used, or results
             would overwrite each other or an input; nothing is written then.
     """
-    from hymunet.data.formats import find_images, find_others
+    from hymunet.data.formats import find_others
+    from hymunet.data.image_cases import find_image_cases
     from hymunet.data.masks_io import listed
     from hymunet.files import make_folder, write_text
-    from hymunet.inference.predictor import Predictor, describe_model
-    from hymunet.network.model_file import find_model
-    from hymunet.network.pretrained import pretrained_file
+    from hymunet.inference.predictor import Predictor
 
     console = Console(stderr=True)
-    path, output = find_model(model), Path(output)
-    # a packaged model is called by its name: its path differs from installation to installation
-    name = str(model) if pretrained_file(model) == path else str(path)
+    models, output = [model] if isinstance(model, (str, Path)) else list(model), Path(output)
     predictor = Predictor(
-        path, device=device, threshold=threshold, tta=tta, postprocess=postprocess
+        models, device=device, threshold=threshold, tta=tta, postprocess=postprocess
     )
+    names = _names(models)
     config = predictor.config
     if config.spatial_dims == 3 and (probability or overlay):
         raise HyMUNetError(
-            f"probability maps and overlays are written for pictures only, and {name} segments "
-            "volumes; leave --probability and --overlay out"
+            f"probability maps and overlays are written for pictures only, and {listed(names)} "
+            "segments volumes; leave --probability and --overlay out"
         )
-    images = find_images(inputs)
-    targets = {
-        image: _targets(image, output / _subfolder(image, inputs), config, probability, overlay)
-        for image in images
-    }
-    _check_targets(inputs, targets, output)
-    for folder in {output, *(files.mask.parent for files in targets.values())}:
+    values = stored_values(predictor.info, config.num_labels)
+    cases, notes = find_image_cases(inputs, config.in_channels)
+    targets = [targets_of(case, output, config, probability, overlay) for case in cases]
+    check_targets(inputs, cases, targets, output)
+    for folder in {output, *(files.mask.parent for files in targets)}:
         make_folder(folder)
-    about, terms = describe_model(predictor.info)
-    say(console, f"model {name}: {about}")
-    say(console, terms)
+    _say_models(predictor, names, threshold is not None, console)
     if predictor.postprocess.operations:
         say(console, f"post-processing: {predictor.postprocess.describe()}")
     kept = _say_promise(predictor, console)
+    if values is not None:
+        say(console, f"masks hold the values of the model's data: {listed(values, 20)}")
     if others := find_others(inputs):
-        say(
-            console,
-            f"note: {len(others)} files or linked folders are no images by their names and were "
-            f"passed over: {listed(path.name for path in others)}",
+        notes.append(
+            f"{len(others)} files or linked folders are no images by their names and were "
+            f"passed over: {listed(path.name for path in others)}"
         )
+    for note in notes:
+        say(console, f"note: {note}")
 
     report = PredictReport()
-    for image in track(images, "segmenting", console=console, transient=True):
-        try:
-            prediction = predictor(image)
-            _write(prediction, targets[image], config.num_labels)
-        except (HyMUNetError, MemoryError) as error:
-            report.failed[str(image)] = str(error) or "not enough memory"
-            continue
-        mask = targets[image].mask
-        report.written.append(mask)
-        for row in prediction.measurements:
-            report.measurements.append({"image": str(image), "mask": str(mask), **row})
-    write_text(output / "measurements.csv", _as_csv(report.measurements))
+    with _progress(console, len(cases)) as (on_progress, advance):
+        for case, files in zip(cases, targets, strict=True):
+            try:
+                if case.problem is not None:
+                    raise HyMUNetError(case.problem)
+                image = case.files[0] if len(case.files) == 1 else list(case.files)
+                prediction = predictor(image, on_progress)
+                write_prediction(prediction, files, config.num_labels, values)
+            except (HyMUNetError, MemoryError) as error:
+                report.failed[case.label] = str(error) or "not enough memory"
+                continue
+            finally:
+                advance()
+            report.written.append(files.mask)
+            for row in prediction.measurements:
+                report.measurements.append({"image": case.label, "mask": str(files.mask), **row})
+            del prediction  # or the next volume would find this one still in memory
+    write_text(output / "measurements.csv", as_csv(report.measurements))
     summary = {
         "measurements": report.measurements,
         "failed": report.failed,
-        "model": name,
+        "model": names[0] if len(names) == 1 else names,
         "licence": predictor.info.get("licence"),
         "domain": predictor.info.get("domain"),
         "threshold": predictor.threshold if config.activation == "sigmoid" else None,
@@ -151,15 +165,91 @@ def predict(
     if json:
         print(text)
     else:
-        _print(report, len(images), output, console)
+        _print(report, len(cases), output, console)
     return report
+
+
+def _names(models: Sequence[Path]) -> list[str]:
+    """The model files by their paths; a packaged one by its name, since its path differs from
+    installation to installation."""
+    from hymunet.network.model_file import find_models
+    from hymunet.network.pretrained import pretrained_file
+
+    return [
+        str(model) if pretrained_file(model) == path else str(path)
+        for model in models
+        for path in find_models(model)
+    ]
+
+
+def _say_models(
+    predictor: "Predictor", names: Sequence[str], given: bool, console: Console
+) -> None:
+    """What each model is for and under which terms; of several also where their mean is cut."""
+    from hymunet.inference.predictor import describe_model
+    from hymunet.network.promise import threshold_text
+
+    described = [describe_model(member.info) for member in predictor.members]
+    for name, (about, terms) in zip(names, described, strict=True):
+        say(console, f"model {name}: {about}")
+        if len({terms for _, terms in described}) > 1:
+            say(console, terms)
+    if len({terms for _, terms in described}) == 1:
+        say(console, described[0][1])
+    if len(names) == 1:
+        return
+    text = f"the mean of {len(names)} models' probabilities"
+    if predictor.config.activation == "sigmoid":
+        own = [float(member.info.get("threshold", 0.5)) for member in predictor.members]
+        of = ", the one given" if given else "" if len(set(own)) == 1 else ", the mean of "
+        of += "" if given or len(set(own)) == 1 else ", ".join(map(threshold_text, own))
+        text += f", cut at {threshold_text(predictor.threshold)}{of}"
+    say(console, text)
+    for note in predictor.notes:
+        say(console, f"note: {note}", "yellow")
+
+
+@contextmanager
+def _progress(
+    console: Console, total: int
+) -> "Iterator[tuple[Callable[[float], None], Callable[[], None]]]":
+    """A progress bar of images, on which the windows of a large one count by their share: what is
+    to be called with the share of the present image, and what after each image."""
+    from rich.progress import Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        bar = progress.add_task(f"segmenting {total} images", total=total)
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress.update(bar, completed=done)
+
+        yield lambda share: progress.update(bar, completed=done + share), advance
 
 
 def _say_promise(predictor: "Predictor", console: Console) -> float | None:
     """Says which miss rate the model's threshold keeps, or why it does not here; the rate, None
     where none is kept."""
-    from hymunet.network.promise import promise_text, record_of, threshold_text, why_not
+    from hymunet.network.promise import (
+        not_for_several,
+        promise_text,
+        record_of,
+        threshold_text,
+        why_not,
+    )
 
+    if (count := len(predictor.members)) > 1:
+        for member in predictor.members:
+            if record := record_of(member.info):
+                text = f"{member.name}, cut at {threshold_text(record['threshold'])}: "
+                text += f"{promise_text(record)}: this does not hold here, since "
+                say(console, f"warning: {text}{not_for_several(count)}", "yellow")
+        return None
     record = record_of(predictor.info)
     if record is None:
         return None
@@ -171,92 +261,6 @@ def _say_promise(predictor: "Predictor", console: Console) -> float | None:
         return float(record["miss_rate"])
     say(console, f"warning: {text}: this does not hold here, since {broken}", "yellow")
     return None
-
-
-@dataclass(frozen=True)
-class _Targets:
-    """The files that one input becomes."""
-
-    mask: Path
-    probabilities: tuple[Path, ...]  # one an output channel, or none
-    overlay: Path | None
-
-    def all(self) -> list[Path]:
-        return [self.mask, *self.probabilities, *([self.overlay] if self.overlay else [])]
-
-
-def _subfolder(image: Path, inputs: Sequence[str]) -> Path:
-    """Where an image lies below the input folder that it was found in; files of one name in several
-    subfolders (a patient each, say) then do not meet."""
-    for folder in map(Path, inputs):
-        if folder.is_dir() and image != folder and image.is_relative_to(folder):
-            return image.parent.relative_to(folder)
-    return Path()
-
-
-def _targets(
-    image: Path, output: Path, config: "HyMUNetConfig", probability: bool, overlay: bool
-) -> _Targets:
-    from hymunet.data.image_io import stem_of
-
-    stem = stem_of(image)
-    channels = [""] if config.num_classes == 1 else [f"_{i}" for i in range(config.num_classes)]
-    return _Targets(
-        output / f"{stem}{'.png' if config.spatial_dims == 2 else '.nii.gz'}",
-        tuple(output / f"{stem}{c}_probability.png" for c in channels) if probability else (),
-        output / f"{stem}_overlay.png" if overlay else None,
-    )
-
-
-def _check_targets(inputs: Sequence[str], targets: dict[Path, _Targets], output: Path) -> None:
-    """Refuses what would overwrite an input or another result."""
-    owners: dict[Path, Path] = {}
-    for image, files in targets.items():
-        for target in files.all():
-            if target in owners:
-                raise HyMUNetError(
-                    f"{owners[target]} and {image} would both be written to {target}; predict them "
-                    "in two calls with different --output folders"
-                )
-            owners[target] = image
-    written = {target.resolve() for target in owners}
-    clash = [str(image) for image in targets if image.resolve() in written]
-    if clash:
-        raise HyMUNetError(
-            f"the output would overwrite its own input {clash[0]}; choose another --output folder"
-        )
-    if any(Path(given).is_dir() and Path(given).resolve() == output.resolve() for given in inputs):
-        raise HyMUNetError(
-            f"the output folder {output} is an input folder, where the next call would take masks "
-            "for images; choose another --output folder"
-        )
-
-
-def _write(prediction: "Prediction", targets: _Targets, num_labels: int) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from hymunet.data.masks_io import write_mask
-    from hymunet.files import write_with
-    from hymunet.inference.overlay import draw_overlay
-
-    write_mask(targets.mask, prediction.mask, prediction.image, num_labels)
-    if targets.probabilities:
-        for target, one in zip(targets.probabilities, prediction.probability, strict=True):
-            grey = Image.fromarray((one * 65535.0).round().astype(np.uint16))
-            write_with(target, grey.save)
-    if targets.overlay is not None:
-        picture = Image.fromarray(draw_overlay(prediction.image.pixels, prediction.mask))
-        write_with(targets.overlay, picture.save)
-
-
-def _as_csv(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["image", "mask"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _print(report: PredictReport, total: int, output: Path, console: Console) -> None:

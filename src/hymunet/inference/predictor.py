@@ -1,7 +1,8 @@
-"""From a model file and an image to a mask at the image's own size."""
+"""From a model file, or several, and an image to a mask at the image's own size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,13 @@ import torch
 from torch import Tensor
 
 from hymunet.data.image_io import Image, read_image
-from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.errors import HyMUNetError, NonFiniteError
 from hymunet.inference.augmented import mean_over_symmetries
+from hymunet.inference.ensemble import Member, Shares, check_alike, joined_info, load_members
 from hymunet.inference.measurements import measure
 from hymunet.inference.postprocess import Postprocess
 from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.hymunet import HyMUNet
-from hymunet.network.model_file import load_model
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,31 @@ class Prediction:
 class Predictor:
     """A model ready to be applied: `Predictor("best.safetensors")("photo.jpg").mask`.
 
+    Of several models it is the mean of their probabilities, on the image's own grid; each
+    preprocesses as its file says. `info` then holds what `ensemble.joined_info` says of them
+    together, and `notes` what a user has to know.
+
     Args:
         model: A model file, a run folder (its best.safetensors), the name of a packaged model
             (`hymunet.pretrained_names()`), or a network (then `info` should hold its
-            preprocessing).
+            preprocessing); a folder of folds (`train --folds`), which is all of its models; or a
+            sequence of these.
         device: `cpu`, `cuda`, ...; None takes CUDA when there is one.
         threshold: Probability from which a pixel belongs to a structure (sigmoid models); None
-            takes the model file's, or 0.5.
-        info: Metadata for a network that does not come from a file.
+            takes the model file's, or 0.5; of several models their common one, else the mean.
+        info: Metadata for a network that does not come from a file; the same for each of several.
         tta: Test-time augmentation: the mean over mirrorings and quarter turns, 8 times the work.
         postprocess: Whether masks are cleaned up as the model file says; see `Postprocess`.
 
     Raises:
-        HyMUNetError: If the model or the device cannot be used, the threshold is not in (0, 1), or
-            the metadata do not fit the network.
+        HyMUNetError: If the model or the device cannot be used, the threshold is not in (0, 1),
+            the metadata do not fit the network, or several models differ in what their
+            probabilities mean.
     """
 
     def __init__(
         self,
-        model: str | Path | HyMUNet,
+        model: str | Path | HyMUNet | Sequence[str | Path | HyMUNet],
         device: str | None = None,
         threshold: float | None = None,
         info: dict[str, Any] | None = None,
@@ -70,31 +76,16 @@ class Predictor:
         postprocess: bool = True,
     ) -> None:
         self.tta = tta
-        if isinstance(model, HyMUNet):
-            network, self.info = model, dict(info or {})
-        else:
-            network, self.info = load_model(model)
         self.device = _find_device(device)
-        self.network = network.eval().to(self.device)
-        self.config = network.config
-        default = PreprocessConfig(
-            normalisation="image",
-            mean=(0.5,) * self.config.in_channels,
-            std=(0.25,) * self.config.in_channels,
-            multiple=self.config.stride,
-        )
-        self.preprocess = (
-            Preprocess.from_dict(self.info["preprocess"])
-            if "preprocess" in self.info
-            else Preprocess(default)
-        )
-        chosen = self.preprocess.config
-        if len(chosen.mean) != self.config.in_channels or chosen.multiple % self.config.stride:
-            raise HyMUNetError(
-                f"the preprocessing, for {len(chosen.mean)} channels and multiples of "
-                f"{chosen.multiple}, does not fit the network, of {self.config.in_channels} "
-                f"channels and stride {self.config.stride}"
-            )
+        self.members = load_members(model, info or {}, self.device)
+        check_alike(self.members)
+        self.notes: tuple[str, ...] = ()
+        self.info = dict(self.members[0].info)
+        if len(self.members) > 1:
+            self.info, notes = joined_info([member.info for member in self.members])
+            self.notes = tuple(notes)
+        self.network = self.members[0].network
+        self.config = self.network.config
         if threshold is None:
             threshold = self.info.get("threshold", 0.5)
         self.threshold = float(threshold)
@@ -117,12 +108,17 @@ class Predictor:
             nested=self.config.activation == "sigmoid",
         )
 
-    def __call__(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Prediction:
+    def __call__(
+        self,
+        image: np.ndarray | str | Path | Sequence[Path] | Image,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Prediction:
         """Segments one image.
 
         Args:
             image: A file, files of one channel each, what `read_image` returned, or an array
                 (channels, *spatial) of uint8, uint16 or float.
+            on_progress: Called with the share that is done, up to 1, after each window.
 
         Raises:
             HyMUNetError: If the image cannot be read, has other channels than the model, or does
@@ -131,7 +127,7 @@ class Predictor:
         """
         decoded = self._decode(image)
         try:
-            return self._segment(decoded)
+            return self._segment(decoded, on_progress)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -140,10 +136,13 @@ class Predictor:
                 f"{self.device}: shrink or crop it, or use a machine with more"
             ) from error
 
-    def _segment(self, decoded: Image) -> Prediction:
+    def _segment(
+        self, decoded: Image, on_progress: Callable[[float], None] | None = None
+    ) -> Prediction:
         # writable, since torch warns of what is not: a decoder may lend its own memory
         pixels = torch.from_numpy(np.require(decoded.pixels, requirements=("C", "W")))[None]
-        probability = self.probability(pixels.to(self.device), decoded.spacing_mm)[0].cpu().numpy()
+        seen = self.probability(pixels.to(self.device), decoded.spacing_mm, on_progress)
+        probability = seen[0].cpu().numpy()
         mask = self.cut(probability)
         nested = self.config.activation == "sigmoid"
         return Prediction(
@@ -156,24 +155,50 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def probability(self, pixels: Tensor, spacing_mm: tuple[float, ...] | None = None) -> Tensor:
+    def probability(
+        self,
+        pixels: Tensor,
+        spacing_mm: tuple[float, ...] | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
         """Batch of decoded images (B, channels, *spatial) of one spacing -> probabilities
-        (B, num_classes, *spatial) on the same grid."""
-        images = self.preprocess(pixels, spacing_mm)
-        window = self.preprocess.config.patch_size
+        (B, num_classes, *spatial) on the same grid; `on_progress` as in `__call__`."""
+        count = len(self.members)
+        total: Tensor | None = None
+        for index, member in enumerate(self.members):
+            shares = Shares(index, count, len(pixels), on_progress)
+            one = self._probability(member, pixels, spacing_mm, shares)
+            # a running sum: the volumes of all models at once may not fit into memory
+            total = one if total is None else total.add_(one)
+            del one
+        assert total is not None  # there is a model
+        return total if count == 1 else total.div_(count)
+
+    def _probability(
+        self, member: Member, pixels: Tensor, spacing_mm: tuple[float, ...] | None, shares: Shares
+    ) -> Tensor:
+        """What one of the models says, on the images' own grid."""
+        images = member.preprocess(pixels, spacing_mm)
+        window = member.preprocess.config.patch_size
+
+        def seen(batch: Tensor) -> Tensor:
+            predict = partial(self._network_probability, member.network)
+            return mean_over_symmetries(predict, batch) if self.tta else predict(batch)
+
         if window is None:
-            probability = self._seen(images)
+            probability = seen(images)
         else:
-            parts = [sliding_window(self._seen, image[None], window) for image in images]
-            probability = torch.cat(parts)
-        return self.preprocess.restore(probability, tuple(pixels.shape[2:]), spacing_mm)
+            parts = []
+            for number, image in enumerate(images):
+                on_window = partial(shares.report, number)
+                parts.append(sliding_window(seen, image[None], window, on_window=on_window))
+            # joining copies, and one volume is the rule
+            probability = parts[0] if len(parts) == 1 else torch.cat(parts)
+        del images
+        return member.preprocess.restore(probability, tuple(pixels.shape[2:]), spacing_mm)
 
-    def _seen(self, images: Tensor) -> Tensor:
-        predict = self._network_probability
-        return mean_over_symmetries(predict, images) if self.tta else predict(images)
-
-    def _network_probability(self, images: Tensor) -> Tensor:
-        logits = self.network(images).float()
+    def _network_probability(self, network: HyMUNet, images: Tensor) -> Tensor:
+        logits = network(images).float()
         if not torch.isfinite(logits).all():
             raise NonFiniteError(
                 "the network's output is not finite for this image; its intensities lie far "
@@ -187,7 +212,7 @@ class Predictor:
         last of the nested structures whose probability reaches the threshold (sigmoid); then
         cleaned up as the model file says."""
         if self.config.activation == "softmax":
-            return self.postprocess(probability.argmax(axis=0).astype(np.uint8))
+            return self.postprocess(_most_probable(probability))
         mask = np.zeros(probability.shape[1:], np.uint8)
         for index, one in enumerate(probability, start=1):
             mask[one >= self.threshold] = index
@@ -227,13 +252,25 @@ class Predictor:
             )
         with np.errstate(over="ignore"):  # what does not fit becomes infinite: reported next
             pixels = pixels.astype(dtype, copy=False)
-        if dtype.kind == "f" and not np.isfinite(pixels).all():
+        # a channel at a time: a table of the size of all of them is not needed
+        if dtype.kind == "f" and not all(np.isfinite(channel).all() for channel in pixels):
             bad = int(pixels.size - np.isfinite(pixels).sum())
             raise NonFiniteError(
                 f"the image has {bad} values that are NaN, infinite or beyond float32; replace "
                 "them first"
             )
         return replace(image, pixels=pixels)
+
+
+def _most_probable(probability: np.ndarray) -> np.ndarray:
+    """(num_classes, *spatial) -> the index of the largest, the first of equal ones, (*spatial)
+    uint8; a class at a time, since numpy's argmax over the first axis copies all of them."""
+    largest = probability[0].copy()
+    mask = np.zeros(largest.shape, np.uint8)
+    for index, one in enumerate(probability[1:], start=1):
+        mask[one > largest] = index
+        np.maximum(largest, one, out=largest)
+    return mask
 
 
 def _find_device(name: str | None) -> torch.device:
@@ -258,7 +295,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return any(w in str(error) for w in ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED"))
 
 
-def describe_model(info: dict[str, Any]) -> list[str]:
+def describe_model(info: Mapping[str, Any]) -> list[str]:
     """Two lines on what a model is for and under which terms, to be printed wherever it is used."""
     training = info.get("training", {})
     cases = len(info.get("cases", {}).get("train", []))

@@ -74,10 +74,7 @@ def sliding_window(
         )
     if not 0.0 <= overlap < 1.0:
         raise HyMUNetError(f"the overlap of windows must be in [0, 1), not {overlap}")
-    short = [max(0, side - there) for side, there in zip(window, spatial, strict=True)]
-    if any(short):
-        image = F.pad(image, [pad for side in reversed(short) for pad in (0, side)])
-    size = tuple(image.shape[2:])
+    size = tuple(map(max, spatial, window))
     starts = [window_starts(n, w, overlap) for n, w in zip(size, window, strict=True)]
     places = [
         tuple(slice(a, a + w) for a, w in zip(corner, window, strict=True))
@@ -88,7 +85,8 @@ def sliding_window(
     weights = torch.zeros((1, 1, *size), device=image.device)
     for first in range(0, len(places), batch_size):
         batch = places[first : first + batch_size]
-        seen = predict(torch.cat([image[(slice(None), slice(None), *place)] for place in batch]))
+        # windows are padded, not the image, which would be held twice
+        seen = predict(torch.cat([_padded(image, place, window) for place in batch]))
         if total is None:
             total = torch.zeros((1, seen.shape[1], *size), device=image.device)
         for one, place in zip(seen.float(), batch, strict=True):
@@ -99,3 +97,11 @@ def sliding_window(
     assert total is not None  # there is at least one window
     inside = tuple(slice(0, side) for side in spatial)
     return total.div_(weights)[(slice(None), slice(None), *inside)]
+
+
+def _padded(image: Tensor, place: Sequence[slice], window: Sequence[int]) -> Tensor:
+    """The part of an image at `place`, zeros where it reaches beyond the image."""
+    part = image[(slice(None), slice(None), *place)]
+    short = [side - there for side, there in zip(window, part.shape[2:], strict=True)]
+    pads = [pad for side in reversed(short) for pad in (0, side)]
+    return F.pad(part, pads) if any(pads) else part

@@ -5,6 +5,8 @@ Loading runs no code: safetensors holds tensors and strings only, and pickles ar
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from safetensors.torch import save
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_bytes
 from hymunet.network.config import HyMUNetConfig
+from hymunet.network.folds import BEST, find_folds
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.pretrained import no_such_model, pretrained_file
 
@@ -102,6 +105,51 @@ def model_identity(path: Path | str) -> dict[str, Any]:
     return {"weights_sha256": digest.hexdigest(), **decides}
 
 
+def models_identity(model: Path | str) -> dict[str, Any]:
+    """`model_identity` of what may be a folder of folds: of several models one SHA-256 over theirs,
+    in any order, their joint threshold, how many they are (`models`), and what else all share.
+
+    Raises:
+        HyMUNetError: As `find_models` and `read_info`.
+    """
+    each = [model_identity(path) for path in find_models(model)]
+    if len(each) == 1:
+        return each[0]
+    shared = {k: v for k, v in each[0].items() if all(one.get(k) == v for one in each)}
+    digests = sorted(one["weights_sha256"] for one in each)
+    return {
+        **shared,
+        "weights_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        "threshold": joint_threshold([one["threshold"] for one in each]),
+        "models": len(each),
+    }
+
+
+def joint_threshold(thresholds: Sequence[float]) -> float:
+    """Where the mean probability of several models is cut: at their common threshold, else at the
+    mean of theirs."""
+    if len(set(thresholds)) == 1:
+        return thresholds[0]
+    return math.fsum(thresholds) / len(thresholds)
+
+
+def find_models(model: str | Path) -> list[Path]:
+    """The model files that `model` means: those of all folds of a folder of folds, else the one of
+    `find_model`.
+
+    Raises:
+        HyMUNetError: As `find_model`, or if a fold has no model yet.
+    """
+    folds = find_folds(Path(model))
+    lacking = [fold.name for fold in folds if not (fold / BEST).is_file()]
+    if lacking:
+        raise HyMUNetError(
+            f"{', '.join(lacking)} of {model} hold no {BEST} yet; the folds predict together: let "
+            f"the training finish, or name single folds, such as {folds[0]}"
+        )
+    return [fold / BEST for fold in folds] or [find_model(model)]
+
+
 def find_model(model: str | Path) -> Path:
     """The model file that `model` means: itself, best.safetensors of a run folder, or the packaged
     file of that name. A file or folder that exists comes before a name.
@@ -111,7 +159,12 @@ def find_model(model: str | Path) -> Path:
     """
     path = Path(model)
     if path.is_dir():
-        inside = path / "best.safetensors"
+        inside = path / BEST
+        if folds := find_folds(path):
+            raise HyMUNetError(
+                f"{path} holds {len(folds)} folds, and one model is wanted here; name one of them, "
+                f"such as {folds[0]}"
+            )
         if not inside.is_file():
             named = " (a packaged model has this name: rename the folder, or call from another)"
             raise HyMUNetError(

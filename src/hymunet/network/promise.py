@@ -94,3 +94,8 @@ def described_threshold(info: Mapping[str, Any]) -> str:
     return ": ".join(
         filter(None, (threshold_text(info.get("threshold", 0.5)), promise_of_file(info)))
     )
+
+
+def not_for_several(models: int) -> str:
+    """Why the promise of one model does not hold for the mean of `models`."""
+    return f"it was set for one model alone, and this is the mean of {models}"

@@ -60,7 +60,7 @@ def demo(
         )
     result = train(data, output=run, options=options)
     held_out = _held_out(data)[:6]
-    predict(*map(str, held_out), model=result.model, output=output / "predictions", overlay=True)
+    predict(*map(str, held_out), model=[result.model], output=output / "predictions", overlay=True)
     console.print(
         f"\n[bold]held-out Dice {result.dice:.3f}[/] (per-image mean), "
         f"{(time.monotonic() - started) / 60:.1f} minutes in all",

@@ -1,0 +1,227 @@
+"""The images to be segmented among files and folders: one file a case or one a channel, no masks.
+
+What a data set says of itself (dataset.json, a table, folders called images and masks, BraTS's and
+nnU-Net's file names) decides which files are its masks and which belong together; everything else
+is an image of its own.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hymunet.data.brats import CHANNELS, part_of_case
+from hymunet.data.dataset_json import read_dataset_json
+from hymunet.data.formats import find_images
+from hymunet.data.image_io import stem_of
+from hymunet.data.input_layout import Layout, layout_of, summary
+from hymunet.data.masks_io import is_volume, listed
+from hymunet.errors import HyMUNetError
+
+_NUMBERED = re.compile(r"(.+)_(\d{4})")
+_FEW = 10  # numbers from here on count pictures, not channels
+
+
+@dataclass(frozen=True)
+class ImageCase:
+    """An image to be segmented.
+
+    Args:
+        name: Of its results; without a suffix.
+        files: One that holds all channels (a folder of a DICOM series too), or one a channel.
+        below: Folder, relative to the input that it was found in, in which its results belong.
+        problem: Why it cannot be segmented, in a sentence; None: nothing is wrong so far.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    below: Path = Path()
+    problem: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables: its file, or the folder and the name its files share."""
+        return str(self.files[0] if len(self.files) == 1 else self.files[0].parent / self.name)
+
+
+def find_image_cases(
+    inputs: Sequence[str | Path], in_channels: int
+) -> tuple[list[ImageCase], list[str]]:
+    """The images that files, folders (with all below them) and glob patterns mean.
+
+    Several files are one image where BraTS's names (CASE_flair, _t1, _t1ce, _t2), nnU-Net's numbers
+    (CASE_0000, CASE_0001) or a dataset.json say so. Numbers alone are taken for channels only where
+    they cannot count pictures: as nnU-Net's dataset.json says, or where they run from 0000 in each
+    of several cases, or make as many files as the model reads channels.
+
+    Args:
+        inputs: As in `find_images`.
+        in_channels: Channels that the model reads.
+
+    Returns:
+        The images, sorted by their first file, each once; and notes on what was left aside.
+
+    Raises:
+        HyMUNetError: If an input does not exist, is no image, or holds nothing but masks.
+    """
+    if not inputs:
+        find_images(inputs)  # says what is expected
+    found: dict[str, Path] = {}
+    layouts: dict[Path, Layout] = {}
+    notes: list[str] = []
+    for given in dict.fromkeys(inputs):
+        images, place = find_images([given]), Path(given)
+        layout = layouts[place] = layout_of(place) if place.is_dir() else Layout()
+        masks = [path for path in images if layout.is_mask(path)]
+        if len(masks) == len(images):
+            raise HyMUNetError(
+                f"{given} holds {len(masks)} masks and no image ({summary(masks, layout)}); name "
+                "the folder that holds images, or the one with these files in it to segment them"
+            )
+        if masks:
+            left = summary(masks, layout)
+            notes.append(f"masks of the data set in {given}, not segmented: {left}")
+        for path in images:
+            if not layout.is_mask(path):
+                found.setdefault(os.path.realpath(path), path)
+    folders: dict[Path, list[Path]] = {}
+    for path in sorted(found.values()):
+        folders.setdefault(path.parent, []).append(path)
+    cases: list[ImageCase] = []
+    for folder, paths in folders.items():
+        above = (one for one in layouts if one.is_dir() and folder.is_relative_to(one))
+        root = next(above, None)
+        layout = Layout() if root is None else layouts[root]
+        cases += _together(folder, root, paths, layout, in_channels)
+    several = [case for case in cases if len(case.files) > 1]
+    if several:
+        files = listed((path.name for path in several[0].files), 4)
+        notes.append(f"{len(several)} images of several files, as {several[0].name} of {files}")
+    return sorted(cases, key=lambda case: case.files[0]), notes
+
+
+def _together(
+    folder: Path, root: Path | None, paths: list[Path], layout: Layout, in_channels: int
+) -> Iterator[ImageCase]:
+    """The cases that the images directly in `folder` make."""
+    below = _level(folder, root, layout)
+    rest: list[Path] = []
+    given = set(paths)
+    for path in paths:
+        case = layout.cases.get(path)
+        if case is None or not given.issuperset(case.channels):
+            rest.append(path)
+        elif path == case.channels[0]:
+            yield _checked(ImageCase(case.id, case.channels, below), in_channels)
+    brats: dict[tuple[str, str], list[Path]] = {}
+    for path in rest:
+        part = part_of_case(path)
+        if part is not None and part[2] != "seg":
+            brats.setdefault(part[:2], []).append(path)
+    brats = {key: files for key, files in brats.items() if len(files) > 1}
+    # the only case in its folder: the folder stands for it
+    alone = len(brats) == 1 and root is not None and len(next(iter(brats.values()))) == len(paths)
+    for (name, _), files in brats.items():
+        place = _level(folder.parent, root, layout) if alone and folder != root else below
+        yield _sequences(name, files, place, in_channels)
+    taken = {path for files in brats.values() for path in files}
+    rest = [path for path in rest if path not in taken]
+    numbers = _numbers(folder, rest, in_channels, folder in layout.numbered or _is_nnunet(folder))
+    for (name, _), by_number in numbers.items():
+        yield _channels(name, by_number, below, in_channels)
+    taken = {path for by_number in numbers.values() for path in by_number.values()}
+    for path in rest:
+        if path not in taken:
+            yield ImageCase(stem_of(path), (path,), below)
+
+
+def _level(folder: Path, root: Path | None, layout: Layout) -> Path:
+    """Where results of `folder` belong: at the same level below the output, but for the only folder
+    of images beside masks, whose results are then a folder as its masks are."""
+    if root is None or not folder.is_relative_to(root):
+        return Path()
+    level, place = Path(), root
+    for name in folder.relative_to(root).parts:
+        place = place / name
+        level = level if place in layout.only_images else level / name
+    return level
+
+
+def _checked(case: ImageCase, in_channels: int) -> ImageCase:
+    if case.problem is not None or len(case.files) in (1, in_channels):
+        return case
+    files = listed((path.name for path in case.files), 6)
+    problem = (
+        f"{case.label} has {len(case.files)} channel files ({files}), but the model reads "
+        f"{in_channels} channels; expected a file for each of them"
+    )
+    return ImageCase(case.name, case.files, case.below, problem)
+
+
+def _sequences(name: str, files: list[Path], below: Path, in_channels: int) -> ImageCase:
+    """A case of BraTS, its sequences in the order in which training reads them."""
+    kinds = [part[2] for path in files if (part := part_of_case(path)) is not None]
+    twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+    lacking = [kind for kind in CHANNELS if kind not in kinds]
+    ordered = tuple(path for _, path in sorted(zip(map(CHANNELS.index, kinds), files, strict=True)))
+    problem = None
+    if twice or lacking:
+        what = f"no {listed(lacking)}" if lacking else f"{listed(twice)} twice"
+        problem = (
+            f"{files[0].parent / name} has {what}, only {listed(path.name for path in ordered)}; "
+            f"expected the sequences {listed(CHANNELS)}, a file each"
+        )
+    return _checked(ImageCase(name, ordered, below, problem), in_channels)
+
+
+def _channels(name: str, by_number: dict[int, Path], below: Path, in_channels: int) -> ImageCase:
+    """A case of nnU-Net's, its channels by their numbers."""
+    files = tuple(by_number[number] for number in sorted(by_number))
+    count = max(in_channels, len(files)) if len(files) > 1 or 0 not in by_number else 1
+    lacking = [number for number in range(count) if number not in by_number]
+    problem = None
+    if lacking:
+        problem = (
+            f"{files[0].parent / name} has no channel {listed(f'_{n:04d}' for n in lacking)}, only "
+            f"{listed((path.name for path in files), 6)}; expected a file for each of the "
+            f"{in_channels} channels that the model reads, from _0000 on"
+        )
+    return _checked(ImageCase(name, files, below, problem), in_channels)
+
+
+def _is_nnunet(folder: Path) -> bool:
+    """Whether a dataset.json in the folder or beside it numbers its channels."""
+    for place in (folder, folder.parent):
+        try:
+            content = read_dataset_json(place) or {}
+        except HyMUNetError:
+            continue
+        if {"file_ending", "channel_names"} & content.keys():
+            return True
+    return False
+
+
+def _numbers(
+    folder: Path, paths: list[Path], in_channels: int, described: bool
+) -> dict[tuple[str, str], dict[int, Path]]:
+    """(Case, suffix) -> files by number, where the numbers are those of channels; else nothing."""
+    groups: dict[tuple[str, str], dict[int, Path]] = {}
+    for path in paths:
+        stem = stem_of(path)
+        if match := _NUMBERED.fullmatch(stem):
+            key = match[1], path.name[len(stem) :].lower()
+            groups.setdefault(key, {})[int(match[2])] = path
+    if described or not groups:
+        return groups
+    if sum(map(len, groups.values())) < len(paths):
+        return {}
+    # cameras number their pictures just so: IMG_0000.jpg, IMG_0001.jpg
+    highest = max(max(by_number) for by_number in groups.values())
+    from_0 = highest < _FEW and all(0 in by_number for by_number in groups.values())
+    if from_0 and folder.name.lower() in ("imagestr", "imagests"):
+        return groups
+    if in_channels == 3 and not is_volume(paths[0]):
+        return {}
+    fits = any(set(by_number) == set(range(in_channels)) for by_number in groups.values())
+    return groups if (from_0 and len(groups) > 1) or (fits and highest < _FEW) else {}
