@@ -153,3 +153,41 @@ def test_what_verify_calls_an_error_stops_a_training_before_it_starts(tmp_path):
     with pytest.raises(HyMUNetError, match=r"cannot be trained on as it is(.|\n)*c1"):
         fit(folder, tmp_path / "run", OPTIONS, console=Console(quiet=True))
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_nested_regions_of_several_channels_are_learnt_and_written_as_the_data_store_them(tmp_path):
+    from hymunet.data.formats import find_dataset
+    from hymunet.data.mask_reading import read_stored_mask
+    from hymunet.inference.predict import predict
+
+    root = tmp_path / "BraTS20"
+    for i in range(6):
+        pixels, labels = draw_volume(2 * i + 1, (18, 20, 16), channels=4, num_labels=4)
+        stored = np.array([0, 2, 1, 4], np.uint8)[labels]  # edema, core, enhancing
+        folder = root / f"BraTS20_Training_{i:03}"
+        folder.mkdir(parents=True)
+        channels = zip(("flair", "t1", "t1ce", "t2"), pixels, strict=True)
+        for name, array in (*channels, ("seg", stored)):
+            volume = nibabel.Nifti1Image(array.T, np.eye(4))
+            nibabel.save(volume, folder / f"{folder.name}_{name}.nii.gz")
+    options = TrainOptions(
+        patch_size=(16, 16, 16), epochs=1, patches=1, batch_size=2, workers=0, device="cpu",
+        test_share=0.0, stem_stride=1,
+    )  # fmt: skip
+    fit(root, tmp_path / "run", options, console=Console(quiet=True))
+    info = read_info(tmp_path / "run")
+    assert info["architecture"]["in_channels"] == 4
+    assert (info["architecture"]["activation"], info["architecture"]["num_classes"]) == (
+        "sigmoid",
+        3,
+    )
+    assert info["classes"] == ["WT", "TC", "ET"]
+    assert info["label_values"] == [0, 2, 1, 4]
+    case = find_dataset(root).cases[0]
+    folder = case.channels[0].parent
+    report = predict(
+        str(folder), model=tmp_path / "run", output=tmp_path / "out", threshold=1e-6, device="cpu"
+    )
+    stored = read_stored_mask(report.written[0]).values
+    assert set(np.unique(stored)) <= {0, 1, 2, 4}
+    assert 4 in stored  # at this threshold the innermost region is everywhere

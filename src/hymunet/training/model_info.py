@@ -6,6 +6,7 @@ from typing import Any
 
 from hymunet.data.cache import CaseFacts
 from hymunet.data.case import Dataset
+from hymunet.data.label_map import inverse_label_map
 from hymunet.data.preprocess import Preprocess
 from hymunet.data.splits import PARTS, Split
 from hymunet.training.decide import class_names
@@ -37,8 +38,10 @@ def model_info(
     cases = {part: [hashes[id_] for id_ in getattr(split, part)] for part in PARTS}
     # what the starting weights were trained on, this model was trained on as well
     cases["train"] += sorted(start.cases - set(cases["train"]))
+    values = _label_values(dataset, settings.structures + 1)
     return {
         "preprocess": preprocess.to_dict(),
+        **({} if values is None else {"label_values": list(values)}),
         "classes": class_names(dataset, settings),
         "training": {
             "data": dataset.name,
@@ -51,3 +54,9 @@ def model_info(
         "licence": start.origin.get("licence"),
         "versions": provenance["versions"],
     }
+
+
+def _label_values(dataset: Dataset, num_labels: int) -> tuple[int, ...] | None:
+    """Class index -> the value that the data's own masks hold; None: the class index."""
+    maps = {case.label_map for case in dataset.cases}
+    return inverse_label_map(maps.pop(), num_labels) if len(maps) == 1 else None

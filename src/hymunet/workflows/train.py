@@ -36,10 +36,12 @@ def train(
 ) -> TrainResult:
     """Trains on a data set, evaluates, and writes a report.
 
-    DATA is a folder with images/ and masks/ (paired by file name), an ISIC 2018 folder, or a CSV
-    with the columns image and mask. A split.csv (case,split) beside the data is used; else cases
-    are split 70/15/15, near-duplicates kept together, lesion sizes balanced. The same command on
-    the same output folder resumes where it stopped. `--config run/config.yaml` repeats a run.
+    DATA is a folder with images/ and masks/ (paired by file name), a CSV with the columns image and
+    mask, or a data set of ISIC 2018, the Medical Segmentation Decathlon, nnU-Net, BraTS or DRIVE as
+    it was unpacked; pictures or volumes. What no option says is decided from the data (`hymunet
+    plan` shows how). A split.csv (case,split) beside the data is used; else cases are split
+    70/15/15, near-duplicates and patients kept together, lesion sizes balanced. The same command
+    on the same output folder resumes where it stopped. `--config run/config.yaml` repeats a run.
     `--init MODEL` starts from a trained model instead of random weights.
 
     Args:
