@@ -130,14 +130,15 @@ def _tiles(
     dices: dict[str, dict[str, float]] = {}
     for row in evaluation.cases:
         dices.setdefault(row["case"], {})[row["class"]] = row["dice"]
-    labels = len(evaluation.summary["classes"]) + 1
+    structures = evaluation.summary.get("structures") or {}
+    highest = max((max(of) for of in structures.values()), default=len(dices[ranked[0]["case"]]))
     groups = []
     for title, chosen in _ranks(ranked):
         shown = []
         for row in chosen:
             case = evaluation.sources[row["case"]]
             pixels = read_image(case.channels, None).pixels if case.channels else None
-            truth = read_label(case, labels).labels
+            truth = read_label(case, highest + 1).labels
             picture = thumbnail(pixels, truth, predict(case))
             shown.append({"case": case.id, "dice": dices[case.id], "picture": picture})
         groups.append({"title": title, "cases": shown})
