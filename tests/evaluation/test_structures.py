@@ -233,5 +233,5 @@ def test_a_mask_that_cannot_be_read_is_left_to_the_scoring(tmp_path):
     assert structures_of(find_dataset(data)).classes == ["class 1", "class 2"]
     picture(tmp_path / "theirs" / "c0.png", drawn([1, 2], 0))
     picture(tmp_path / "theirs" / "c1.png", drawn([1, 2], 1))
-    with pytest.raises(HyMUNetError, match="c1.png is no image by its content"):
+    with pytest.raises(HyMUNetError, match=r"c1.png is no image by its content"):
         evaluate(tmp_path / "theirs", data)
