@@ -25,6 +25,10 @@ VERBS = {
         "hymunet.workflows.verify:verify",
         "Look at a data set and say what is wrong with it.",
     ),
+    "plan": (
+        "hymunet.workflows.plan:plan",
+        "Say how train would train on a data set, why, how long.",
+    ),
     "predict": ("hymunet.inference.predict:predict", "Segment images with a trained model."),
     "evaluate": (
         "hymunet.evaluation.evaluate:evaluate",
@@ -111,7 +115,7 @@ def _take_config(tokens: list[str]) -> tuple[list[str], cyclopts.config.Dict | N
             path, rest = token.removeprefix("--config="), tokens[:i] + tokens[i + 1 :]
         else:
             continue
-        from hymunet.training.options import read_config
+        from hymunet.training.run_config import read_config
 
         values = {"train": read_config(Path(path))}
         return rest, cyclopts.config.Dict(values, source=path)

@@ -302,7 +302,7 @@ def test_volumes_of_different_sizes_train_through_the_same_door(cache, tmp_path)
         for folder, array in (("images", pixels[0]), ("masks", labels)):
             volume = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([1.0, 1.0, 2.0, 1.0]))
             nibabel.save(volume, tmp_path / "data" / folder / f"case{i}.nii.gz")
-    options = replace(OPTIONS, epochs=1, batch_size=2, structures=2)
+    options = replace(OPTIONS, image_size=None, patch_size=(16, 16, 16), epochs=1, batch_size=2)
     finished, _ = run_quietly(tmp_path / "data", tmp_path / "run", options)
     prediction = Predictor(finished.folder.best)(tmp_path / "data" / "images" / "case0.nii.gz")
     assert prediction.mask.shape == sizes[0]
@@ -318,9 +318,9 @@ def test_data_that_are_refused_leave_the_folder_free_for_the_corrected_command(c
         mask = np.array(Image.open(path)) // 255
         mask[:4, :4] = 2  # a second structure in the corner
         Image.fromarray(mask).save(path)
-    with pytest.raises(HyMUNetError, match="train --structures, the background not counted"):
-        run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1))
-    run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1, structures=2))
+    with pytest.raises(HyMUNetError, match=r"beyond the 1 structures(.|\n)*--structures 2"):
+        run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1, structures=1))
+    run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1))
     assert read_info(tmp_path / "run" / "best.safetensors")["architecture"]["num_classes"] == 3
 
 

@@ -15,7 +15,7 @@ from hymunet.training.initial import (
     starting_network,
 )
 from hymunet.training.lightning_module import SegmentationTask
-from hymunet.training.options import TrainOptions
+from hymunet.training.planning.plan import Settings
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}
 INFO = {
@@ -36,7 +36,7 @@ def trained(path, in_channels=3, num_classes=1, info=INFO, **sizes):
 
 
 def start_from(model, tmp_path, in_channels=3, spatial_dims=2, **options):
-    options = TrainOptions(init=str(model), **options)
+    options = Settings(init=str(model), **options)
     return starting_network(options, in_channels, spatial_dims, tmp_path / "init.safetensors")
 
 
@@ -204,7 +204,7 @@ def test_a_frozen_encoder_needs_no_gradient_and_all_else_does(tmp_path):
 
 def test_in_training_a_frozen_encoder_works_as_in_use(tmp_path):
     model, source = trained(tmp_path / "moles.safetensors")
-    options = TrainOptions(init=str(model), freeze_encoder=True, drop_path=0.9)
+    options = Settings(init=str(model), freeze_encoder=True, drop_path=0.9)
     start = starting_network(options, 3, 2, tmp_path / "init.safetensors")
     task = SegmentationTask(start.network, options, steps_per_epoch=1)
     task.on_train_epoch_start()
@@ -217,7 +217,7 @@ def test_in_training_a_frozen_encoder_works_as_in_use(tmp_path):
 
 def test_from_scratch_nothing_is_said_and_the_seed_decides(tmp_path):
     state = torch.random.get_rng_state()
-    start = starting_network(TrainOptions(seed=4), 3, 2, tmp_path / "init.safetensors")
+    start = starting_network(Settings(preset="tiny", seed=4), 3, 2, tmp_path / "init.safetensors")
     assert (start.origin, start.cases, start.notes) == ({}, frozenset(), ())
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(4)

@@ -8,13 +8,13 @@ from hymunet import HyMUNet
 from hymunet.errors import NonFiniteError
 from hymunet.metrics.case import case_metrics
 from hymunet.training.lightning_module import SegmentationTask, per_image_overlap
-from hymunet.training.options import TrainOptions
+from hymunet.training.planning.plan import Settings
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}
 
 
 def make_task(**options):
-    return SegmentationTask(HyMUNet(3, 1, **TOY), TrainOptions(**options), steps_per_epoch=4)
+    return SegmentationTask(HyMUNet(3, 1, **TOY), Settings(**options), steps_per_epoch=4)
 
 
 def batch_of(size=32):
@@ -110,7 +110,7 @@ def test_overlap_agrees_with_the_metrics(activation):
 
 def test_deep_supervision_is_trained_and_validated():
     network = HyMUNet(3, 1, deep_supervision=True, **TOY)
-    task = SegmentationTask(network, TrainOptions(), steps_per_epoch=1)
+    task = SegmentationTask(network, Settings(), steps_per_epoch=1)
     task.on_train_epoch_start()
     loss = task.training_step(batch_of(), 0)
     loss.backward()
@@ -139,7 +139,9 @@ def test_volumes_take_a_step_at_odd_sizes_with_four_channels_and_three_classes()
         "label": label,
         "valid": preprocess.pad(torch.ones(1, 1, *labels.shape))[0].to(torch.uint8),
     }
-    task = SegmentationTask(network, TrainOptions(structures=2), steps_per_epoch=1)
+    task = SegmentationTask(
+        network, Settings(structures=2, activation="softmax"), steps_per_epoch=1
+    )
     optimiser = task.configure_optimizers()["optimizer"]
     task.on_train_epoch_start()
     before = task.training_step(batch, 0)

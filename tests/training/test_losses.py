@@ -44,6 +44,21 @@ def test_cross_entropy_agrees_with_torch():
     torch.testing.assert_close(ours, F.cross_entropy(logits, labels))
 
 
+def test_weights_of_classes_agree_with_torch_and_serve_nested_structures_too():
+    labels, logits = torch.randint(0, 3, (2, 7, 5)), torch.randn(2, 3, 7, 5)
+    target, weights = encode_labels(labels, 3, "softmax"), (0.2, 1.0, 5.0)
+    ours = cross_entropy_loss(logits, target, "softmax", class_weights=weights)
+    torch.testing.assert_close(ours, F.cross_entropy(logits, labels, torch.tensor(weights)))
+    # pixels of a class without weight change nothing, whatever is said of them
+    nested = encode_labels(labels, 2, "sigmoid")
+    two = logits[:, :2]
+    loss = cross_entropy_loss(two, nested, "sigmoid", class_weights=(1.0, 0.0, 2.0))
+    other = torch.where((labels == 1)[:, None], -two, two)
+    same = cross_entropy_loss(other, nested, "sigmoid", class_weights=(1.0, 0.0, 2.0))
+    torch.testing.assert_close(loss, same)
+    assert not torch.isclose(loss, cross_entropy_loss(two, nested, "sigmoid"))
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("grid", [(9, 11), (5, 6, 7)], ids=["2-D", "3-D"])
 def test_dice_agrees_with_monai(activation, grid):

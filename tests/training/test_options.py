@@ -6,14 +6,8 @@ import pytest
 import yaml
 
 from hymunet.errors import HyMUNetError
-from hymunet.training.options import (
-    TrainOptions,
-    config_text,
-    model_name,
-    read_config,
-    run_settings,
-    with_defaults,
-)
+from hymunet.training.options import TrainOptions, model_name, seconds_of
+from hymunet.training.run_config import config_text, read_config, run_settings, with_defaults
 
 
 @pytest.mark.parametrize(
@@ -80,7 +74,7 @@ def test_unknown_entries_and_broken_files_are_refused(tmp_path):
 
 def test_from_scratch_defaults_are_filled_in_and_from_a_model_its_own_are_left_open():
     options = TrainOptions()
-    assert (options.preset, options.stages, options.skip) == ("tiny", "CCMM", "mgf")
+    assert (options.preset, options.stages, options.skip) == (None, "CCMM", "mgf")
     options = TrainOptions(init="isic2018-small")
     assert (options.preset, options.stages, options.skip) == (None, None, None)
     assert TrainOptions(init=Path("run")).init == "run"
@@ -124,7 +118,7 @@ def test_a_model_is_called_by_its_file_or_its_run(model, name):
 
 
 def test_a_run_without_a_model_is_called_by_its_preset():
-    assert TrainOptions().start == "tiny"
+    assert TrainOptions().start == ""  # the plan chooses
     assert TrainOptions(preset="base").start == "base"
 
 
@@ -134,3 +128,31 @@ def test_options_younger_than_a_configuration_have_their_defaults():
     assert old.items() <= values.items()
     assert (values["freeze_encoder"], values["encoder_rate"]) == (False, 1.0)
     assert "init" not in values
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45m", 2700), ("1h30m", 5400), ("90s", 90), ("1.5h", 5400), ("2H", 7200)]
+)
+def test_a_budget_is_a_duration(text, seconds):
+    assert seconds_of(text) == seconds
+    assert TrainOptions(budget=text).budget == text
+
+
+@pytest.mark.parametrize("text", ["", "45", "m", "0m", "1h-3m", "-5m", "soon"])
+def test_other_words_are_no_budget(text):
+    with pytest.raises(HyMUNetError, match="is written as 45m"):
+        TrainOptions(budget=text)
+
+
+def test_a_budget_and_epochs_contradict_each_other():
+    with pytest.raises(HyMUNetError, match="give one of them"):
+        TrainOptions(budget="1h", epochs=3)
+
+
+def test_lists_from_yaml_are_what_was_typed(tmp_path):
+    options = TrainOptions(patch_size=(32, 64, 64), spacing_mm=(3.0, 1.0, 1.0), resize="window")
+    path = tmp_path / "config.yaml"
+    path.write_text(config_text(run_settings(options, tmp_path, Path("run"))))
+    values = read_config(path)
+    del values["data"], values["output"]
+    assert TrainOptions(**values) == options

@@ -9,7 +9,7 @@ from hymunet.data.case import Case
 from hymunet.data.image_io import Image, read_image
 from hymunet.data.label_map import map_labels
 from hymunet.data.mask_reading import read_mask, read_stored_mask
-from hymunet.data.masks_io import Mask
+from hymunet.data.masks_io import Mask, histogram, is_greyed_binary
 from hymunet.data.volume_io import same_grid
 from hymunet.errors import HyMUNetError
 
@@ -47,7 +47,7 @@ def read_stored_case(
     a data set whose classes are not known yet.
 
     The values are class indices where the case has a label map, else the whole numbers that stand
-    in the file.
+    in the file; a binary mask greyed by JPEG is cut at 128.
 
     Raises:
         HyMUNetError: As `read_case`, but for the number of classes.
@@ -59,6 +59,11 @@ def read_stored_case(
     values, ignored, said = map_labels(
         stored.values, case.label, case.label_map, case.ignore_label, num_labels=256
     )
+    if case.label_map is None:
+        found, counts = histogram(values)
+        if len(found) > 2 and is_greyed_binary(values, found, counts, stored.lossy):
+            values = (values >= 128).astype(np.uint8)
+            said = [*said, f"binary mask with {len(found)} grey values, cut at 128"]
     _check_same_grid(case, image, values, stored.affine, case.label, "mask")
     if case.spacing_mm is not None:
         image = replace(image, spacing_mm=case.spacing_mm)

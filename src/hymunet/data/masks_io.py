@@ -138,13 +138,7 @@ def class_indices(
             if set(found.tolist()) <= {0, top}:
                 note = f"values 0 and {top} read as 0 and 1"
                 return Mask((values == top).astype(np.uint8), (*notes, note))
-        grey = counts[(found >= GREY_RANGE[0]) & (found <= GREY_RANGE[1])].sum()
-        if (
-            values.dtype == np.uint8
-            and found[-1] > GREY_RANGE[1]
-            and (lossy or (found > GREY_RANGE[1]).sum() >= WHITE_VALUES)
-            and grey <= GREY_SHARE * values.size
-        ):
+        if is_greyed_binary(values, found, counts, lossy):
             note = f"binary mask with {len(found)} grey values, cut at 128"
             return Mask((values >= 128).astype(np.uint8), (*notes, note))
     expected = f"0 to {num_labels - 1}" if num_labels > 2 else "0 and 1, or 0 and 255,"
@@ -158,6 +152,26 @@ def class_indices(
         f"{num_labels} classes, background included: say how many structures there are (train "
         "--structures, the background not counted; evaluate --num-labels, the background counted), "
         f"or rewrite the mask with these values{hint}"
+    )
+
+
+def is_greyed_binary(
+    values: np.ndarray, found: np.ndarray, counts: np.ndarray, lossy: bool
+) -> bool:
+    """Whether values are a black and white mask whose edges a lossy file or a resize has greyed.
+
+    Args:
+        values: (*spatial).
+        found: Values that occur, ascending, as `histogram` gives them.
+        counts: How often each does.
+        lossy: The file was compressed with loss.
+    """
+    grey = counts[(found >= GREY_RANGE[0]) & (found <= GREY_RANGE[1])].sum()
+    return bool(
+        values.dtype == np.uint8
+        and found[-1] > GREY_RANGE[1]
+        and (lossy or (found > GREY_RANGE[1]).sum() >= WHITE_VALUES)
+        and grey <= GREY_SHARE * values.size
     )
 
 

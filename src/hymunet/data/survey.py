@@ -26,7 +26,7 @@ from hymunet.data.stamps import file_stamps
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_bytes
 
-_VERSION = 1  # part of every key: raise it when what is kept changes
+_VERSION = 2  # part of every key: raise it when what is kept changes
 _SAMPLE = 200_000  # pixels that percentiles are taken of: three digits, in milliseconds
 
 

@@ -170,6 +170,17 @@ def _labels(
 ) -> Iterable[Finding]:
     found, implied = label_values(dataset, rows)
     expected = structures if structures is not None else implied
+    declared = structures is not None or dataset.num_labels is not None
+    if not declared and len(found) > 2 and len(found) - 1 < implied:
+        mapping = ", ".join(f"{value} -> {index}" for index, value in enumerate(found))
+        yield Finding(
+            "error",
+            "labels",
+            f"the masks hold {listed(found, 12)}; expected consecutive class indices, since the "
+            f"data do not say what other values mean: rewrite them, proposed mapping: {mapping}",
+            _showing(rows, [found[-1]]),
+        )
+        return
     binary = expected == 1 and (dataset.num_labels is None or found == [0, 255])
     if binary and len(found) == 2 and found[1] not in (1, 255, 65535):
         yield Finding(

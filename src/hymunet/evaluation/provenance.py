@@ -95,6 +95,17 @@ def how_made(summary: Mapping[str, Any], run: Path | None) -> list[dict[str, Any
         training.append(("split.json (SHA-256)", digest[:16]))
     if training:
         tables.append({"title": "Training", "rows": training, "open": True})
+    decided = _read(run / "plan.json")
+    warnings = [f for f in decided.get("findings", []) if f["level"] == "warning"]
+    if warnings:
+        rows = [(f["check"], f["message"]) for f in warnings]
+        tables.append({"title": "The data: warnings of verify", "rows": rows, "open": True})
+    if decided.get("plan"):
+        rows = [
+            (name.replace("_", " "), f"{_text(choice['value'])}: {choice['reason']}")
+            for name, choice in decided["plan"].items()
+        ]
+        tables.append({"title": "The plan", "rows": rows, "open": False})
     if settings:
         tables.append({"title": "Training settings", "rows": _flat(settings), "open": False})
     return tables

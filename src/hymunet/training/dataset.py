@@ -149,12 +149,16 @@ def training_statistics(
     cases: Sequence[Case], cache: CaseCache, most: int = 500
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation a channel over the prepared images, of evenly spaced cases where
-    there are more than `most`."""
+    there are more than `most`; intensities beyond the limits of `clip`
+    count as these."""
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, most).astype(int))]
+    limits = cache.preprocess.config.clip
     total = squares = torch.zeros(cache.in_channels, dtype=torch.float64)
     count = 0
     for case in chosen:
         image = to_unit_range(cache.load(case).image).double().flatten(1)
+        if limits is not None:
+            image = image.clamp(*limits)
         total = total + image.sum(1)
         squares = squares + image.square().sum(1)
         count += image.shape[1]

@@ -1,33 +1,27 @@
 """A training from a data set to a run folder; running it again on the folder goes on."""
 
 import hashlib
-import logging
-import signal
-import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from rich.console import Console
 
 from hymunet.console import say
-from hymunet.data.cache import CaseCache, CaseFacts
+from hymunet.data.cache import CaseCache
 from hymunet.data.case import Dataset
 from hymunet.data.formats import find_dataset
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.data.splits import PARTS, Split, save_split
-from hymunet.errors import HyMUNetError
+from hymunet.data.splits import Split, save_split
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import read_info
 from hymunet.training.dataset import training_statistics
-from hymunet.training.initial import EncoderStaysAsItIs, Start, save_start, starting_network
+from hymunet.training.decide import decide, save_decision, uses_gpu
+from hymunet.training.initial import Start, save_start, starting_network
 from hymunet.training.lightning_module import SegmentationTask
+from hymunet.training.limits import check_batch, in_memory, in_time
 from hymunet.training.loading import (
     contrast_median,
     draw_split,
@@ -36,10 +30,15 @@ from hymunet.training.loading import (
     make_loader,
     prepare,
     refuse_known_cases,
+    test_part,
 )
-from hymunet.training.options import TrainOptions, run_settings
+from hymunet.training.model_info import model_info
+from hymunet.training.options import TrainOptions
+from hymunet.training.planning.plan import Settings
 from hymunet.training.recorder import Recorder
+from hymunet.training.run_config import run_settings
 from hymunet.training.run_folder import RunFolder, machine_facts
+from hymunet.training.trainer import interrupts_as_they_are, make_trainer
 
 # below it networks of this kind tend to predict all or nothing, from scratch and from a model
 FEW_STEPS, FEW_MORE_STEPS = 300, 100
@@ -83,8 +82,7 @@ def fit(
     console = console or Console(stderr=True)
     dataset = find_dataset(data, images, masks)
     run = RunFolder(output)
-    settings = run_settings(options, data, output, images, masks, split_file)
-    resuming = run.holds(settings)
+    resuming = run.holds(run_settings(options, data, output, images, masks, split_file))
     say(console, f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}")
     for note in dataset.notes:
         say(console, f"  {note}")
@@ -93,15 +91,22 @@ def fit(
     if given is not None:
         used = {*given.train, *given.val, *given.test}
         dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.id in used))
-    in_channels, spatial_dims, arbitrary_units = kind_of_images(dataset.cases[0])
-    start = starting_network(options, in_channels, spatial_dims, run.init)
+    if resuming:
+        options = run.settled(options)
+    decision = decide(dataset, options, console, run.init)
+    settings = decision.settings
+    in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
+    start = starting_network(settings, in_channels, spatial_dims, run.init)
     network = start.network
     for note in start.notes:
         say(console, note)
-    geometry = _geometry(options, network, arbitrary_units)
+    device = torch.device("cuda" if uses_gpu(options) else "cpu")
+    geometry = _geometry(settings, network)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
-    split = given or draw_split(dataset.cases, facts, options.seed, start.cases)
+    split = given or draw_split(
+        dataset.cases, facts, settings.seed, start.cases, test_part(dataset)
+    )
     for note in split_notes or split.notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
@@ -118,26 +123,24 @@ def fit(
         geometry = PreprocessConfig(**(asdict(geometry) | {"mean": mean, "std": std}))
     preprocess = Preprocess(geometry)
 
-    loaders = [
-        make_loader(train_cases, cache, preprocess, options, training=True),
-        make_loader(val_cases, cache, preprocess, options, training=False),
-    ]
-    if (
-        min(options.batch_size, len(train_cases)) == 1
-        and geometry.image_size == (network.config.stride,) * 2
-    ):
-        raise HyMUNetError(
-            f"batches of 1 at {options.image_size} x {options.image_size} leave one value a "
-            "channel in the deepest stage, too few for batch normalisation; raise --batch-size or "
-            "--image-size"
-        )
-    task = SegmentationTask(network, options, steps_per_epoch=len(loaders[0]))
-    device = _device(options)
+    if options.batch_size is None:
+        decision = in_memory(decision, network, geometry, device, console)
+        settings = decision.settings
+    loaders = (
+        make_loader(train_cases, cache, preprocess, settings, training=True),
+        make_loader(val_cases, cache, preprocess, settings, training=False),
+    )
+    check_batch(settings, len(train_cases), geometry, network)
+    if options.budget is not None:
+        decision = in_time(options.budget, decision, network, loaders, device, console)
+        settings = decision.settings
+    task = SegmentationTask(network, settings, steps_per_epoch=len(loaders[0]))
     checkpoint, problems = run.checkpoint()
     for problem in problems:
         say(console, f"{problem}; going on from the checkpoint before it", "yellow")
     if not resuming:  # from here on the folder is this run's: what can be refused has been checked
-        run.start(settings)
+        run.start(run_settings(settings, data, output, images, masks, split_file))
+        save_decision(run, decision)
     if not run.split.exists():
         save_split(run.split, split)
     if start.origin and not run.init.exists():
@@ -155,16 +158,16 @@ def fit(
     if start.origin:
         provenance["init"] = start.origin
     run.write_provenance(provenance)
-    info = _model_info(dataset, split, facts, options, preprocess, provenance, start)
+    info = model_info(dataset, split, facts, settings, preprocess, provenance, start)
     info["training"]["contrast_median"] = contrast_median(
         train_cases, in_channels, network.config.num_labels
     )
     recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console)
-    trainer = _trainer(options, device, recorder)
+    trainer = make_trainer(settings, device, recorder)
     if checkpoint is not None:
         say(console, f"resuming from {checkpoint}")
     else:
-        say(console, _announcement(options, start, provenance, len(loaders[0])))
+        say(console, _announcement(settings, start, provenance, len(loaders[0])))
     needed, goal = (FEW_MORE_STEPS, "new images") if start.origin else (FEW_STEPS, "from scratch")
     if task.total_steps < needed:
         say(
@@ -175,7 +178,7 @@ def fit(
         )
     say(console, "a line an epoch; * marks the best validation Dice so far")
     started = time.monotonic()
-    with _interrupts_as_they_are(trainer):
+    with interrupts_as_they_are(trainer):
         trainer.fit(task, loaders[0], loaders[1], ckpt_path=checkpoint, weights_only=True)
     provenance["finished"] = True
     provenance["epochs"] = len(recorder.rows)
@@ -184,23 +187,6 @@ def fit(
     provenance["last_session_seconds"] = round(time.monotonic() - started, 1)
     run.write_provenance(provenance)
     return _finished(run, dataset, split)
-
-
-@contextmanager
-def _interrupts_as_they_are(trainer: lightning.Trainer) -> Iterator[None]:
-    """Lightning turns Ctrl-C into exit code 1 and leaves the signal ignored for the rest of the
-    process, a notebook's kernel for instance; here it stays a KeyboardInterrupt."""
-    main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if main_thread:
-            signal.signal(signal.SIGINT, handler)
 
 
 def split_summary(split: Split) -> dict[str, int]:
@@ -228,74 +214,18 @@ def _announcement(
     )
 
 
-def _geometry(options: TrainOptions, network: HyMUNet, arbitrary_units: bool) -> PreprocessConfig:
-    channels, stride = network.config.in_channels, network.config.stride
-    mean, std = (0.0,) * channels, (1.0,) * channels  # until the training images' are known
-    normalisation = "image" if arbitrary_units else "dataset"
-    if network.config.spatial_dims == 3:
-        return PreprocessConfig(None, "native", normalisation, mean, std, stride)
-    size = (options.image_size, options.image_size)
-    return PreprocessConfig(size, options.resize, normalisation, mean, std, stride)
-
-
-def _device(options: TrainOptions) -> torch.device:
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise HyMUNetError("there is no CUDA device here; leave --device out to use the CPU")
-    use_cuda = options.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
-
-
-def _trainer(options: TrainOptions, device: torch.device, recorder: Recorder) -> lightning.Trainer:
-    bfloat16 = options.precision == "bfloat16" or (
-        options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+def _geometry(settings: Settings, network: HyMUNet) -> PreprocessConfig:
+    channels = network.config.in_channels
+    resized = settings.resize in ("squeeze", "letterbox")
+    assert not resized or settings.image_size is not None  # the plan has chosen one
+    return PreprocessConfig(
+        image_size=(settings.image_size,) * 2 if resized and settings.image_size else None,
+        resize=settings.resize,
+        normalisation=settings.normalisation,
+        mean=(0.0,) * channels,  # until the training images' are known
+        std=(1.0,) * channels,
+        multiple=network.config.stride,
+        patch_size=settings.patch_size,
+        spacing_mm=settings.spacing_mm,
+        clip=settings.intensity_range,
     )
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # its greetings and tips
-    # we choose the number of workers ourselves, see TrainOptions
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
-    warnings.filterwarnings("ignore", ".*number of training batches.*logging interval.*")
-    return lightning.Trainer(
-        max_epochs=options.epochs,
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision="bf16-mixed" if bfloat16 else "32-true",
-        gradient_clip_val=options.clip,
-        callbacks=[recorder, *([EncoderStaysAsItIs()] if options.freeze_encoder else [])],
-        logger=False,
-        enable_checkpointing=False,  # the recorder's are whole or not at all
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-def _model_info(
-    dataset: Dataset,
-    split: Split,
-    facts: Sequence[CaseFacts],
-    options: TrainOptions,
-    preprocess: Preprocess,
-    provenance: dict[str, Any],
-    start: Start,
-) -> dict[str, Any]:
-    hashes = {fact.id: fact.sha256 for fact in facts}
-    cases = {part: [hashes[id_] for id_ in getattr(split, part)] for part in PARTS}
-    # what the starting weights were trained on, this model was trained on as well
-    cases["train"] += sorted(start.cases - set(cases["train"]))
-    one = options.structures == 1
-    return {
-        "preprocess": preprocess.to_dict(),
-        "classes": ["foreground"] if one else [f"class {i + 1}" for i in range(options.structures)],
-        "training": {
-            "data": dataset.name,
-            # a path tells of the trainer's disk, nothing of the model
-            "options": asdict(options) | {"init": start.origin.get("name")},
-            "split_sha256": provenance["split_sha256"],
-            **({"init": start.origin} if start.origin else {}),
-        },
-        "cases": cases,
-        "licence": start.origin.get("licence"),
-        "versions": provenance["versions"],
-    }

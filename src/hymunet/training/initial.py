@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from hymunet.data.case_hash import fingerprints
+from hymunet.data.preprocess import Preprocess
 from hymunet.errors import HyMUNetError
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.hymunet import PRESETS, HyMUNet
-from hymunet.network.model_file import find_model, load_model, save_model
+from hymunet.network.model_file import find_model, load_model, read_info, save_model
 from hymunet.training.options import TrainOptions, model_name
+from hymunet.training.planning.look import Origin
+from hymunet.training.planning.plan import Settings
 
 _FIRST = "encoder.stem.layers.0.0.weight"  # the only weight that knows the image's channels
 _HEADS = ("head.", "aux_heads.")  # the only ones that know the classes
 # what a preset does not say: the data, the options or the letters of the stages do
 _NOT_A_PRESET = {"in_channels", "num_classes", "spatial_dims", "activation", "stages", "skip"}
-_NOT_A_PRESET |= {"drop_path", "deep_supervision"}
+_NOT_A_PRESET |= {"stem_stride", "drop_path", "deep_supervision"}
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,17 @@ class Start:
             where it has one; empty for new weights.
         cases: Fingerprints (`case_hash`) of all cases that the weights were trained on.
         notes: What to tell the user.
+        preprocess: How the model read images, as its file says.
     """
 
     network: HyMUNet
     origin: dict[str, Any] = field(default_factory=dict)
     cases: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    preprocess: dict[str, Any] | None = None
 
 
-def starting_network(
-    options: TrainOptions, in_channels: int, spatial_dims: int, saved: Path
-) -> Start:
+def starting_network(options: Settings, in_channels: int, spatial_dims: int, saved: Path) -> Start:
     """The network to train on images of `in_channels` and `spatial_dims`.
 
     From scratch, weights are a function of the seed. From a model, everything that fits is taken.
@@ -75,10 +78,29 @@ def starting_network(
     return start
 
 
+def origin_of(options: TrainOptions, saved: Path) -> Origin | None:
+    """What the plan has to know of the model to start from; None: from scratch.
+
+    Args:
+        options: `init` names the model, or is None.
+        saved: As in `starting_network`.
+
+    Raises:
+        HyMUNetError: If the model cannot be read.
+    """
+    if options.init is None:
+        return None
+    info = read_info(saved if saved.is_file() else find_model(options.init))
+    known = info.get("preprocess")
+    preprocess = None if known is None else Preprocess.from_dict(known).config
+    return Origin(model_name(options.init), HyMUNetConfig(**info["architecture"]), preprocess)
+
+
 def save_start(path: Path, start: Start) -> None:
     """Keeps the starting weights of a run and their origin, so that a resumed run does not need the
     model that they came from."""
     info = {
+        "preprocess": start.preprocess,
         "training": {"init": start.origin},
         "cases": {"train": sorted(start.cases)},
         "licence": start.origin["licence"],
@@ -102,18 +124,17 @@ class EncoderStaysAsItIs(lightning.Callback):
         pl_module.network.encoder.eval()
 
 
-def _asked_for(options: TrainOptions) -> dict[str, Any]:
-    """What the options say of a network, wherever its weights come from: output channels and
+def _asked_for(options: Settings) -> dict[str, Any]:
+    """What the settings say of a network, wherever its weights come from: output channels and
     activation for the structures to be segmented, and what concerns training alone."""
-    several = options.structures > 1
     return {
-        "num_classes": options.structures + 1 if several else 1,
-        "activation": "softmax" if several else "sigmoid",
+        "num_classes": options.structures + (options.activation == "softmax"),
+        "activation": options.activation,
         "drop_path": options.drop_path,
     }
 
 
-def _seeded(options: TrainOptions, make: Any, **sizes: Any) -> HyMUNet:
+def _seeded(options: Settings, make: Any, **sizes: Any) -> HyMUNet:
     # weights are a function of the seed; the caller's random state is left as it was
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
@@ -121,8 +142,8 @@ def _seeded(options: TrainOptions, make: Any, **sizes: Any) -> HyMUNet:
     return network
 
 
-def _new_network(options: TrainOptions, in_channels: int, spatial_dims: int) -> HyMUNet:
-    assert options.preset is not None  # the options have filled it in
+def _new_network(options: Settings, in_channels: int, spatial_dims: int) -> HyMUNet:
+    assert options.preset is not None  # without a model, the plan has chosen one
     return _seeded(
         options,
         PRESETS[options.preset],
@@ -130,11 +151,12 @@ def _new_network(options: TrainOptions, in_channels: int, spatial_dims: int) -> 
         spatial_dims=spatial_dims,
         stages=options.stages,
         skip=options.skip,
+        stem_stride=options.stem_stride,
         **_asked_for(options),
     )
 
 
-def _from_model(options: TrainOptions, in_channels: int, spatial_dims: int) -> Start:
+def _from_model(options: Settings, in_channels: int, spatial_dims: int) -> Start:
     assert options.init is not None
     name, path = model_name(options.init), find_model(options.init)
     source, info = load_model(path)
@@ -172,7 +194,8 @@ def _from_model(options: TrainOptions, in_channels: int, spatial_dims: int) -> S
     }
     if training.get("init"):
         origin["init"] = training["init"]
-    return Start(network, origin, cases, (*_introduction(origin, new), *notes))
+    said = (*_introduction(origin, new), *notes)
+    return Start(network, origin, cases, said, info.get("preprocess"))
 
 
 def _introduction(origin: dict[str, Any], config: HyMUNetConfig) -> list[str]:
@@ -198,7 +221,7 @@ def _read_start(saved: Path) -> Start:
     )
 
 
-def _check_fits(options: TrainOptions, name: str, config: HyMUNetConfig, spatial_dims: int) -> None:
+def _check_fits(options: Settings, name: str, config: HyMUNetConfig, spatial_dims: int) -> None:
     """Refuses volumes for a model of pictures, and options that contradict the model.
 
     Raises:
@@ -211,9 +234,9 @@ def _check_fits(options: TrainOptions, name: str, config: HyMUNetConfig, spatial
             f"{kinds[spatial_dims]}, so its weights do not fit; name a model of the same kind by "
             "--init, or leave --init out"
         )
-    wanted = {option: getattr(options, option) for option in ("stages", "skip")}
+    wanted = {option: getattr(options, option) for option in ("stages", "skip", "stem_stride")}
     differ = [
-        f"--{option} is {value} and the model's is {getattr(config, option)}"
+        f"--{option.replace('_', '-')} is {value} and the model's is {getattr(config, option)}"
         for option, value in wanted.items()
         if value not in (None, getattr(config, option))
     ]

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from hymunet.errors import NonFiniteError
+from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.hymunet import HyMUNet
 from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss, probabilities
 from hymunet.training.optimiser import make_optimiser
-from hymunet.training.options import TrainOptions
+from hymunet.training.planning.plan import Settings
 
+_OVERLAP = 0.25  # of windows in validation: half as much as in prediction, a fraction of the time
 LOSS_TERMS = ("loss", "cross_entropy", "dice_loss", "boundary")
 
 
@@ -38,19 +40,23 @@ class SegmentationTask(lightning.LightningModule):
 
     Validation reports the loss and, with probabilities cut at 0.5 (sigmoid) or by the largest
     (softmax), the per-image mean Dice and IoU over the foreground classes, at the network's
-    resolution.
+    resolution; under `window` of whole images, whose logits are blended from windows.
     """
 
-    def __init__(self, network: HyMUNet, options: TrainOptions, steps_per_epoch: int) -> None:
+    def __init__(self, network: HyMUNet, options: Settings, steps_per_epoch: int) -> None:
         super().__init__()
         self.network, self.options = network, options
+        self.window = options.patch_size if options.resize == "window" else None
         self.activation = network.config.activation
         self.total_steps = steps_per_epoch * options.epochs
         self.average = AveragedModel(
             network, multi_avg_fn=_average(options.ema_decay), use_buffers=True
         )
         self.weights = LossWeights(
-            options.cross_entropy_weight, options.dice_weight, options.boundary_weight
+            options.cross_entropy_weight,
+            options.dice_weight,
+            options.boundary_weight,
+            options.class_weights,
         )
         self.epoch_terms: dict[str, list[Tensor]] = {}
         self.validation: list[Tensor] = []
@@ -111,7 +117,10 @@ class SegmentationTask(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         image, target, valid = self._inputs(batch)
-        logits = self.average(image)
+        if self.window is None:
+            logits = self.average(image)
+        else:
+            logits = sliding_window(self.average, image, self.window, _OVERLAP)
         dice, iou = per_image_overlap(logits, target, self.activation, valid)
         for i in range(len(image)):  # the loss of each case apart: a last batch may be smaller
             one = slice(i, i + 1)

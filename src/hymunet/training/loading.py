@@ -23,12 +23,14 @@ from hymunet.data.dicom_series import is_dicom_volume
 from hymunet.data.duplicates import hash_images, near_duplicate_groups
 from hymunet.data.image_io import read_image
 from hymunet.data.masks_io import is_volume, listed
-from hymunet.data.preprocess import Preprocess
+from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.data.splits import Split, load_split, make_split, read_split, split_from_table
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
-from hymunet.training.dataset import CaseDataset, EpochSampler
-from hymunet.training.options import TrainOptions
+from hymunet.training.dataset import CaseDataset, EpochSampler, PatchDataset
+from hymunet.training.planning.plan import Settings
+
+THREE_PARTS, KEPT_TEST = (0.7, 0.15, 0.15), (0.85, 0.15, 0.0)  # train, val, test
 
 
 def kind_of_images(case: Case) -> tuple[int, int, bool]:
@@ -101,32 +103,60 @@ def given_split(
         left = set(ids) - {*split.train, *split.val, *split.test}
         notes = [f"{len(left)} cases are in no part of it and not used: {listed(sorted(left), 3)}"]
         return split, [*split.notes, *(notes if left else [])]
-    if dataset.split is not None:
+    if dataset.split is not None and "val" in dataset.split.values():
         split = split_from_table(ids, dataset.split)
         return split, list(split.notes)
     return None, []
 
 
+def test_part(dataset: Dataset) -> frozenset[str]:
+    """Ids of the test part that the data set itself names."""
+    return frozenset(id_ for id_, part in (dataset.split or {}).items() if part == "test")
+
+
 def draw_split(
-    cases: Sequence[Case], facts: Sequence[CaseFacts], seed: int, trained: frozenset[str]
+    cases: Sequence[Case],
+    facts: Sequence[CaseFacts],
+    seed: int,
+    trained: frozenset[str],
+    test: frozenset[str] = frozenset(),
 ) -> Split:
     """A drawn split: near-duplicates on one side, lesion sizes balanced, and what a model has been
-    trained on, with its near-duplicates, in train.
+    trained on, with its near-duplicates, in train. Where the data have a test part of their own, it
+    stays, and a validation part is drawn from the rest.
 
     Args:
         cases: All cases.
         facts: Of each.
         seed: Another seed, another split.
         trained: Fingerprints of cases that the starting weights were trained on.
+        test: Ids of the data's own test part.
 
     Raises:
-        HyMUNetError: If there are too few groups of cases for three parts.
+        HyMUNetError: If there are too few groups of cases for the parts.
     """
+    if test:
+        rest = [
+            (case, fact) for case, fact in zip(cases, facts, strict=True) if case.id not in test
+        ]
+        drawn = _drawn([c for c, _ in rest], [f for _, f in rest], seed, trained, KEPT_TEST)
+        note = f"the data's own {len(test)} test cases; train and val drawn from the others"
+        return replace(drawn, test=tuple(sorted(test)), notes=(note, *drawn.notes))
+    return _drawn(cases, facts, seed, trained, THREE_PARTS)
+
+
+def _drawn(
+    cases: Sequence[Case],
+    facts: Sequence[CaseFacts],
+    seed: int,
+    trained: frozenset[str],
+    fractions: tuple[float, float, float],
+) -> Split:
     groups = case_groups(cases)
     met = {group for group, fact in zip(groups, facts, strict=True) if fact.sha256 in trained}
     old = [case.id for case, group in zip(cases, groups, strict=True) if group in met]
     new = [i for i, group in enumerate(groups) if group not in met]
-    if old and len({groups[i] for i in new}) < 3:
+    if old and len({groups[i] for i in new}) < sum(share > 0 for share in fractions):
         raise HyMUNetError(
             f"the model of --init was trained on {len(old)} of the {len(cases)} cases (or on near-"
             "duplicates of them), which leaves too few to validate and test on: give its run's "
@@ -136,6 +166,7 @@ def draw_split(
         [cases[i].id for i in new],
         [groups[i] for i in new],
         [facts[i].foreground for i in new],
+        fractions,
         seed=seed,
     )
     if not old:
@@ -184,32 +215,47 @@ def make_loader(
     cases: Sequence[Case],
     cache: CaseCache,
     preprocess: Preprocess,
-    options: TrainOptions,
+    options: Settings,
     training: bool,
 ) -> DataLoader[dict[str, Tensor]]:
+    """Batches of cases, or of patches in training under `window`; there a validation batch is one
+    whole image."""
     config = preprocess.config
-    augment = None
-    if training and options.augment:
-        square = config.image_size is not None and len(set(config.image_size)) == 1
-        augment = Augment(
-            2 if config.image_size else 3,
-            intensity=config.normalisation == "dataset",
-            square=square and config.resize == "squeeze",
-            hairs=options.hairs,
-            jpeg=options.jpeg,
+    windows = config.resize == "window"
+    augment = make_augment(options, config, cases[0]) if training and options.augment else None
+    data: CaseDataset | PatchDataset
+    if windows and training:
+        data = PatchDataset(
+            cases, cache, preprocess, augment, options.seed, options.patches, options.foreground
         )
+    else:
+        data = CaseDataset(cases, cache, preprocess, augment, options.seed)
+    batch_size = options.batch_size if training or not windows else 1
     # on two cores a worker takes from the training as much as it gives
     spare = min(4, max(0, (os.cpu_count() or 1) - 2)) if training else 0
     workers = spare if options.workers == "auto" else options.workers
     return DataLoader(
-        CaseDataset(cases, cache, preprocess, augment, options.seed),
-        batch_size=options.batch_size,
-        sampler=EpochSampler(len(cases), options.seed, shuffle=training),
+        data,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(data), options.seed, shuffle=training),
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=collate,
         # a last batch of one or two would make noisy batch statistics
-        drop_last=training and len(cases) >= options.batch_size,
+        drop_last=training and len(data) >= batch_size,
+    )
+
+
+def make_augment(options: Settings, config: PreprocessConfig, case: Case) -> Augment:
+    """What is done to training images of the kind of `case`."""
+    _, spatial_dims, arbitrary_units = kind_of_images(case)
+    sides = config.image_size or config.patch_size
+    return Augment(
+        spatial_dims,
+        intensity=not arbitrary_units,
+        square=sides is not None and len(set(sides)) == 1 and config.resize != "letterbox",
+        hairs=options.hairs,
+        jpeg=options.jpeg,
     )
 
 

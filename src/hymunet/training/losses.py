@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_LEAST_WEIGHT = 1e-6  # of all pixels together; below it there is nothing to learn from
 _SMOOTH = 1.0  # pixels; keeps an empty target with an empty prediction at a loss of 0
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the three terms of the hybrid loss."""
+    """Weights of the three terms of the hybrid loss, and of the classes in the cross-entropy (the
+    background's first; None: all alike)."""
 
     cross_entropy: float = 1.0
     dice: float = 1.0
     boundary: float = 0.5
+    classes: tuple[float, ...] | None = None
 
 
 def encode_labels(labels: Tensor, num_classes: int, activation: str) -> Tensor:
@@ -43,10 +46,15 @@ def probabilities(logits: Tensor, activation: str) -> Tensor:
 
 
 def cross_entropy_loss(
-    logits: Tensor, target: Tensor, activation: str, valid: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    activation: str,
+    valid: Tensor | None = None,
+    class_weights: tuple[float, ...] | None = None,
 ) -> Tensor:
     """Mean over valid pixels of -sum_c t_c log p_c (softmax), or of the mean over classes of
-    -t log p - (1 - t) log(1 - p) (sigmoid); scalar."""
+    -t log p - (1 - t) log(1 - p) (sigmoid); scalar. With `class_weights` it is the weighted mean,
+    a pixel's weight that of its class."""
     logits = logits.float() if logits.dtype != torch.float64 else logits
     if activation == "sigmoid":
         pixels = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -55,8 +63,11 @@ def cross_entropy_loss(
         pixels = -(target * F.log_softmax(logits, dim=1)).sum(dim=1, keepdim=True)
     if valid is None:
         valid = torch.ones_like(pixels)
+    if class_weights is not None:
+        labels = target.argmax(dim=1) if activation == "softmax" else (target > 0.5).sum(dim=1)
+        valid = valid * torch.tensor(class_weights, device=labels.device)[labels].unsqueeze(1)
     # divided before it is summed: the sum of bfloat16's largest logits would overflow
-    return (pixels * (valid / valid.sum().clamp(min=1.0))).sum()
+    return (pixels * (valid / valid.sum().clamp(min=_LEAST_WEIGHT))).sum()
 
 
 def dice_loss(
@@ -130,7 +141,7 @@ def hybrid_loss(
     target = target.to(probability.dtype)
     valid = None if valid is None else valid.to(probability.dtype)
     terms = {
-        "cross_entropy": cross_entropy_loss(logits, target, activation, valid),
+        "cross_entropy": cross_entropy_loss(logits, target, activation, valid, weights.classes),
         "dice_loss": dice_loss(probability, target, activation, valid),
         "boundary": boundary_loss(probability, target, activation, valid),
     }

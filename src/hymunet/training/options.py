@@ -4,17 +4,32 @@ Imports nothing heavy, so that `hymunet train --help` answers at once.
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from cyclopts import Parameter
 
 from hymunet.errors import HyMUNetError
 
-# what config.yaml holds besides options: arguments of `train` that name files
-PLACES = ("data", "output", "images", "masks", "split_file")
+# what the plan decides from the data where it is not given; see hymunet.training.planning
+OPEN = (
+    "structures",
+    "preset",
+    "resize",
+    "spacing_mm",
+    "stem_stride",
+    "image_size",
+    "patch_size",
+    "normalisation",
+    "intensity_range",
+    "class_weights",
+    "batch_size",
+    "patches",
+    "epochs",
+)
+_SEVERAL = Parameter(consume_multiple=True)
 
 
 @Parameter(name="*")
@@ -22,22 +37,36 @@ PLACES = ("data", "output", "images", "masks", "split_file")
 class TrainOptions:
     """Settings of a training run; `config.yaml` in the run folder repeats these names.
 
-    `preset`, `stages` and `skip` have their defaults without `init`; with it they are None where
-    they are not given, since the model's are used.
+    What is None is decided before the run starts: from the data (`hymunet plan` shows how), or,
+    with `init`, as the model has it.
 
     Attributes:
-        preset: Size of the network: tiny (0.8 M parameters; the default), small (2.6 M) or base
-            (6.6 M); with --init, the model's.
+        preset: Size of the network: tiny (0.8 M parameters), small (2.6 M) or base (6.6 M);
+            default: tiny on a CPU, small on a GPU; with --init, the model's.
         init: Start from the weights of this model: a model file, a run folder or the name of
             packaged weights. It brings its architecture along; its licence passes on.
         freeze_encoder: Train the decoder and the head only; the encoder of `init` stays as it is,
             the statistics of its batch norms included.
         encoder_rate: Learning rate of the encoder of `init`, as a fraction of --learning-rate.
-        image_size: Side in pixels of the square that the network sees. Ignored by volumes.
-        resize: squeeze stretches an image to the square; letterbox keeps its aspect ratio.
-        structures: Kinds of structure to segment, the background not counted.
+        structures: Kinds of structure to segment, the background not counted; default: what the
+            data name, else what the masks hold.
+        resize: squeeze stretches a picture to a square; letterbox keeps its aspect ratio; native
+            leaves it; window reads it, or a volume, in overlapping windows of --patch-size.
+        image_size: Side in pixels of the square that squeeze and letterbox make.
+        patch_size: Sides of a window, (depth,) height, width: multiples of the network's stride.
+        spacing_mm: Size of a pixel or voxel that windows are cut at, (depth,) height, width.
+        stem_stride: At what fraction of the resolution the first stage works: 1, 2 or 4.
+        normalisation: By what intensities are centred and scaled: the training images' statistics
+            (dataset), each image's own (image), or its own where it is not 0 (nonzero).
+        intensity_range: Lowest and highest intensity that are told apart: a CT window.
+        class_weights: Weights of the classes in the cross-entropy, the background's first; default:
+            all alike.
+        batch_size: Cases or patches an optimisation step.
+        patches: Patches of each case an epoch, under window.
+        foreground: Share of the patches that are placed on a structure, each as often.
         epochs: Passes over the training cases.
-        batch_size: Cases an optimisation step.
+        budget: Time for the training, such as 45m or 2h: as many epochs as fit, by steps measured
+            on this machine; instead of --epochs.
         learning_rate: Peak of the schedule: linear warm-up, then cosine to zero.
         optimizer: muon orthogonalises the updates of the hidden matrices and leaves the rest to
             AdamW: half the epochs for the same loss; adamw does it all.
@@ -71,11 +100,20 @@ class TrainOptions:
     init: str | None = None
     freeze_encoder: bool = False
     encoder_rate: float = 1.0
-    image_size: int = 256
-    resize: Literal["squeeze", "letterbox"] = "squeeze"
-    structures: int = 1
-    epochs: int = 40
-    batch_size: int = 8
+    structures: int | None = None
+    resize: Literal["squeeze", "letterbox", "native", "window"] | None = None
+    image_size: int | None = None
+    patch_size: Annotated[tuple[int, ...] | None, _SEVERAL] = None
+    spacing_mm: Annotated[tuple[float, ...] | None, _SEVERAL] = None
+    stem_stride: Literal[1, 2, 4] | None = None
+    normalisation: Literal["dataset", "image", "nonzero"] | None = None
+    intensity_range: tuple[float, float] | None = None
+    class_weights: Annotated[tuple[float, ...] | None, _SEVERAL] = None
+    batch_size: int | None = None
+    patches: int | None = None
+    foreground: float = 0.5
+    epochs: int | None = None
+    budget: str | None = None
     learning_rate: float = 1.5e-3
     optimizer: Literal["muon", "adamw"] = "muon"
     weight_decay: float = 0.05
@@ -105,22 +143,40 @@ class TrainOptions:
             "structures": 1,
             "epochs": 1,
             "batch_size": 1,
+            "patches": 1,
             "patience": 0,
             "seed": 0,
         }
         for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise HyMUNetError(f"{name} must be {least} or more, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise HyMUNetError(f"{name} must be {least} or more, not {value}")
+        if self.budget is not None:
+            seconds_of(self.budget)
+            if self.epochs is not None:
+                raise HyMUNetError(
+                    f"epochs {self.epochs} and budget {self.budget} both say how long to train; "
+                    "give one of them"
+                )
+        weights = self.class_weights
+        if weights is not None and not (
+            weights and all(0 <= w < math.inf for w in weights) and max(weights) > 0
+        ):
+            raise HyMUNetError(
+                f"class_weights must be 0 or more and not all 0, not {list(weights)}"
+            )
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise HyMUNetError(f"{name} must be above 0, not {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
             raise HyMUNetError(f"weight_decay must be 0 or more, not {self.weight_decay}")
-        if self.structures > 254 or self.seed >= 2**31:
+        if (self.structures or 0) > 254 or self.seed >= 2**31:
             raise HyMUNetError(
                 f"structures may be 254 at most and seed below {2**31}, not {self.structures} and "
                 f"{self.seed}"
             )
+        if not 0 <= self.foreground <= 1:
+            raise HyMUNetError(f"foreground must be in [0, 1], not {self.foreground}")
         if self.workers != "auto" and self.workers < 0:
             raise HyMUNetError(f"workers must be 'auto' or 0 or more, not {self.workers}")
         for name in ("warmup", "ema_decay", "drop_path", "hairs", "jpeg"):
@@ -135,15 +191,19 @@ class TrainOptions:
 
     @property
     def start(self) -> str:
-        """What the network starts from, in a word: the preset, or from-<model>."""
-        return str(self.preset) if self.init is None else f"from-{model_name(self.init)}"
+        """What the network starts from, in a word: the preset where one is given, or from-<model>;
+        empty where the plan chooses."""
+        return self.preset or "" if self.init is None else f"from-{model_name(self.init)}"
 
     def _fill_in(self) -> None:
-        """The architecture that was not given, where no model brings one."""
+        """Lists, from YAML, as tuples; the architecture's words where no model brings them."""
+        for name in ("patch_size", "spacing_mm", "intensity_range", "class_weights"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.init is not None:
             object.__setattr__(self, "init", str(self.init))  # notebooks pass paths
             return
-        for name, value in {"preset": "tiny", "skip": "mgf", "stages": "CCMM"}.items():
+        for name, value in {"skip": "mgf", "stages": "CCMM"}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
 
@@ -171,72 +231,25 @@ class TrainOptions:
             )
 
 
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of a duration such as 45m, 1h30m, 90s or 2h.
+
+    Raises:
+        HyMUNetError: If it is none, or not above 0.
+    """
+    match = _DURATION.fullmatch(str(duration).strip().lower())
+    parts = [float(part or 0) for part in match.groups()] if match else []
+    seconds = sum(n * unit for n, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not seconds > 0:
+        raise HyMUNetError(f"a time budget is written as 45m, 1h30m or 90s, not {duration!r}")
+    return seconds
+
+
 def model_name(model: str) -> str:
     """What a model is called: its file without `.safetensors`, a run by its folder."""
     path = Path(model).resolve()
     path = path.parent if path.name == "best.safetensors" else path
     return path.name.removesuffix(".safetensors")
-
-
-def run_settings(
-    options: TrainOptions,
-    data: Path,
-    output: Path,
-    images: Path | None = None,
-    masks: Path | None = None,
-    split_file: Path | None = None,
-) -> dict[str, Any]:
-    """What defines a run: the data, the run folder and every option that is not None, as plain
-    values; files are named so that they are found from anywhere."""
-    values = {"data": str(data.resolve()), "output": str(output)}
-    if images is not None and masks is not None:
-        values |= {"images": str(images), "masks": str(masks)}
-    if split_file is not None:
-        values["split_file"] = str(split_file.resolve())
-    values |= {name: value for name, value in asdict(options).items() if value is not None}
-    if options.init is not None:
-        values["init"] = _place(options.init)
-    return values
-
-
-def _place(model: str) -> str:
-    """A file or folder by its absolute path, packaged weights by their name."""
-    path = Path(model)
-    is_name = len(path.parts) == 1 and path.suffix != ".safetensors" and not path.exists()
-    return model if is_name else str(path.resolve())
-
-
-def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a `config.yaml` and, for options that are younger than it, their defaults: a
-    new option's default is what was done before there was the option."""
-    defaults = {f.name: f.default for f in fields(TrainOptions) if f.default is not None}
-    return defaults | values
-
-
-def config_text(values: dict[str, Any]) -> str:
-    """The text of `config.yaml`."""
-    return "# repeat this run with: hymunet train --config THIS_FILE --output ANOTHER_FOLDER\n" + (
-        yaml.safe_dump(values, sort_keys=False)
-    )
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The values of a `config.yaml`: `data`, `output`, other places and option names.
-
-    Raises:
-        HyMUNetError: If it is missing, no YAML mapping, or has a name that is no option.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise HyMUNetError(f"there is no configuration file {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HyMUNetError(f"{path} is not YAML: {error}") from error
-    known = {*PLACES, *(field.name for field in fields(TrainOptions))}
-    if not isinstance(values, dict) or set(values) - known:
-        wrong = sorted(set(values) - known) if isinstance(values, dict) else ["no mapping"]
-        raise HyMUNetError(
-            f"{path} has entries that are no options of train: {', '.join(map(str, wrong))}; "
-            "`hymunet train --help` lists them (with _ for -)"
-        )
-    return values

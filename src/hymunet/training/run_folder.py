@@ -8,6 +8,7 @@ import io
 import json
 import platform
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import torch
 from hymunet import __version__
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
-from hymunet.training.options import config_text, read_config, with_defaults
+from hymunet.training.options import OPEN, TrainOptions
+from hymunet.training.run_config import config_text, read_config, with_defaults
 
 # these may change between a start and a resume: they do not change what is learnt
-_FREE_TO_CHANGE = {"output", "workers", "device"}
+# (a budget became epochs when the run began)
+_FREE_TO_CHANGE = {"output", "workers", "device", "budget"}
 METRIC_COLUMNS = (
     "epoch",
     "step",
@@ -56,6 +59,7 @@ class RunFolder:
         self.previous = path / "previous.ckpt"
         self.best = path / "best.safetensors"
         self.init = path / "init.safetensors"
+        self.plan = path / "plan.json"
 
     def holds(self, settings: dict[str, Any]) -> bool:
         """Whether the folder already holds this run; nothing is written.
@@ -76,7 +80,9 @@ class RunFolder:
         differ = [
             f"{name} is {found.get(name)!r} there and {settings.get(name)!r} now"
             for name in dict.fromkeys((*settings, *found))
-            if name not in _FREE_TO_CHANGE and not _same(name, found.get(name), settings.get(name))
+            if name not in _FREE_TO_CHANGE
+            and not (name in OPEN and name not in settings)  # as the plan chose it
+            and not _same(name, found.get(name), settings.get(name))
         ]
         if differ:
             raise HyMUNetError(
@@ -84,6 +90,13 @@ class RunFolder:
                 "Give the same settings to resume it, or another --output for a new run"
             )
         return True
+
+    def settled(self, options: TrainOptions) -> TrainOptions:
+        """The options, with what was left open as it was settled when this run began."""
+        found = read_config(self.config)
+        there = {name: found[name] for name in OPEN if found.get(name) is not None}
+        missing = {name: there[name] for name in there if getattr(options, name) is None}
+        return replace(options, budget=None, **missing)
 
     def start(self, settings: dict[str, Any]) -> None:
         """Makes the folder this run's, by writing its settings."""

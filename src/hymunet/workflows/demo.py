@@ -70,9 +70,9 @@ def demo(
     say(
         console,
         "\nNow with your own images (a folder with images/ and masks/, names that match):\n"
-        "  hymunet train MY_DATA --preset tiny --image-size 256 --epochs 40\n"
-        "  hymunet evaluate runs/MY_DATA-tiny-seed0 OTHER_DATA --output report/\n"
-        "  hymunet predict PHOTOS/ --model runs/MY_DATA-tiny-seed0 --output masks/ --overlay",
+        "  hymunet train MY_DATA\n"
+        "  hymunet evaluate runs/MY_DATA-seed0 OTHER_DATA --output report/\n"
+        "  hymunet predict PHOTOS/ --model runs/MY_DATA-seed0 --output masks/ --overlay",
     )
     return result
 

@@ -20,4 +20,7 @@ _TINY = TrainOptions(
     workers=0,
 )
 
-RECIPES: dict[str, TrainOptions] = {"tiny": _TINY, "small": replace(_TINY, preset="small")}
+RECIPES: dict[str, TrainOptions] = {
+    "tiny": _TINY,
+    "small": replace(_TINY, preset="small", learning_rate=1e-3, drop_path=0.2),
+}

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hymunet.training.options import PLACES, TrainOptions, read_config
+from hymunet.training.options import TrainOptions
+from hymunet.training.run_config import PLACES, read_config
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def train(
 
     Args:
         data: The data set.
-        output: The run folder; default: `runs/<data>-<preset>-seed<seed>`, and
-            `runs/<data>-from-<model>-seed<seed>` with --init.
+        output: The run folder; default: `runs/<data>-seed<seed>`, with the preset or
+            `from-<model>` of --init between where they are given.
         images: Folder of images, when it has no usual name.
         masks: Folder of masks, when it has no usual name.
         split_file: Which case is in which part, instead of the data's own split: a CSV table with
@@ -75,7 +76,8 @@ def train(
         None if path is None else Path(path) for path in (images, masks, split_file)
     )
     name = data.resolve().stem if data.is_file() else data.resolve().name
-    output = Path(output or f"runs/{name}-{options.start}-seed{options.seed}")
+    words = (name, options.start, f"seed{options.seed}")
+    output = Path(output or f"runs/{'-'.join(filter(None, words))}")
     console = Console(stderr=True)
     finished = fit(data, output, options, images, masks, split_file, console)
     part = "test" if finished.split.test else "val"

@@ -1,0 +1,180 @@
+"""What a training takes on this machine, by measurement: memory a sample, seconds a step."""
+
+import copy
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hymunet.inference.sliding_window import sliding_window
+from hymunet.network.hymunet import HyMUNet
+from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss
+from hymunet.training.optimiser import make_optimiser
+from hymunet.training.planning.plan import Settings
+from hymunet.training.trainer import in_bfloat16
+
+
+class Batches(Protocol):
+    """What gives batches and knows how many: a loader or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]: ...
+
+
+# of what is free: gradients, the loss's own planes and the allocator's slack take the rest
+_SHARE = 0.5
+_STEPS, _PATIENCE_S = 4, 60.0
+_MARGIN = 0.95  # of a budget, since epochs do not all take as long
+
+
+def bytes_a_sample(network: HyMUNet, size: Sequence[int]) -> int:
+    """Bytes that the backward pass needs of one image of `size`: tensors that autograd saves.
+
+    Measured in the network's own precision on the CPU or where its weights are; the network is
+    left as it was.
+    """
+    network = copy.deepcopy(network).train()
+    first = next(network.parameters())
+    seen: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    # two, since batch statistics of one may be of a single value
+    image = torch.zeros((2, network.config.in_channels, *size), device=first.device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = network(image)
+    weights = sum(p.untyped_storage().nbytes() for p in network.parameters())
+    del logits
+    return max(1, (sum(seen.values()) - weights) // 2)
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that are free on `device`; None where the machine does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = [line for line in file if line.startswith("MemAvailable:")]
+        return int(free[0].split()[1]) * 1024
+    except (OSError, IndexError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def batch_that_fits(batch_size: int, a_sample: int, free: int | None) -> int:
+    """`batch_size`, halved until its samples need no more than half of what is free."""
+    while batch_size > 1 and free is not None and batch_size * a_sample > _SHARE * free:
+        batch_size //= 2
+    return batch_size
+
+
+def epochs_in(
+    seconds: float,
+    network: HyMUNet,
+    loaders: tuple[Batches, Batches],
+    settings: Settings,
+    device: torch.device,
+) -> tuple[int, float]:
+    """How many epochs fit into a time, and how long one takes.
+
+    A few real steps are taken by a copy of the network, on real batches, and one validation.
+
+    Args:
+        seconds: For training and validation together.
+        network: Left as it is.
+        loaders: Of training and validation.
+        settings: Loss, optimiser, precision.
+        device: Where it will be trained.
+
+    Returns:
+        Epochs, at least 1; seconds an epoch.
+    """
+    training, validation = loaders
+    settings = replace(settings, epochs=1)
+    with torch.random.fork_rng():
+        step = seconds_a_step(copy.deepcopy(network).to(device), training, settings, device)
+    look = _seconds_a_look(copy.deepcopy(network).to(device), validation, settings, device)
+    epoch = step * len(training) + look * len(validation)
+    return max(1, int(_MARGIN * seconds / epoch)), epoch
+
+
+def made_up_batches(
+    network: HyMUNet, settings: Settings, size: Sequence[int]
+) -> list[dict[str, Tensor]]:
+    """Noise with noise as its mask, for measuring steps without data."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (settings.batch_size, network.config.in_channels, *size)
+    image = torch.randn(shape, generator=generator)
+    label = torch.randint(network.config.num_labels, (shape[0], *size), generator=generator)
+    return [{"image": image, "label": label.to(torch.uint8)}] * (_STEPS + 1)
+
+
+def seconds_a_step(
+    network: HyMUNet, loader: Batches, settings: Settings, device: torch.device
+) -> float:
+    """Median over a few optimisation steps, loading and augmentation included; the first, which
+    warms everything up, does not count where there is another. The network is changed."""
+    network.train()
+    optimiser, _ = make_optimiser(
+        network, settings.learning_rate, settings.weight_decay, 10, 0.0, name=settings.optimizer
+    )
+    weights = LossWeights(settings.cross_entropy_weight, settings.dice_weight)
+    taken, began = [], time.monotonic()
+    batches = iter(loader)
+    for _ in range(_STEPS + 1):
+        started = time.monotonic()
+        batch = next(batches, None)
+        if batch is None or started - began > _PATIENCE_S:
+            break
+        target = encode_labels(
+            batch["label"].to(device), network.config.num_classes, settings.activation
+        )
+        with _precision(settings, device):
+            logits = network(batch["image"].to(device))
+            loss = hybrid_loss(
+                logits[0] if isinstance(logits, list) else logits,
+                target,
+                settings.activation,
+                weights,
+            )["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        loss.item()  # waits for the device
+        taken.append(time.monotonic() - started)
+    return statistics.median(taken[1:] or taken)
+
+
+@torch.no_grad()
+def _seconds_a_look(
+    network: HyMUNet, loader: Batches, settings: Settings, device: torch.device
+) -> float:
+    """Of one validation batch."""
+    network.eval()
+    started = time.monotonic()
+    image = next(iter(loader))["image"].to(device)
+    with _precision(settings, device):
+        if settings.resize == "window" and settings.patch_size is not None:
+            sliding_window(network, image, settings.patch_size, 0.25)
+        else:
+            network(image)
+    return time.monotonic() - started
+
+
+def _precision(settings: Settings, device: torch.device) -> "torch.autocast | nullcontext[None]":
+    if in_bfloat16(settings, device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

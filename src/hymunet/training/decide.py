@@ -1,0 +1,123 @@
+"""Before a run starts: a look at the data, what is wrong with them, and every setting decided."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from hymunet.console import counted, say
+from hymunet.data.cache import default_cache_folder
+from hymunet.data.case import Dataset
+from hymunet.data.masks_io import listed
+from hymunet.data.survey import CaseSurvey, survey
+from hymunet.data.verify import Finding, verify
+from hymunet.errors import HyMUNetError
+from hymunet.files import make_folder, write_text
+from hymunet.training.initial import origin_of
+from hymunet.training.options import OPEN, TrainOptions
+from hymunet.training.planning.plan import Plan, Settings, make_plan, settle
+from hymunet.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided before a run, and from what.
+
+    Args:
+        settings: All of them.
+        plan: Those that hang on the data, each with its reason.
+        findings: What `verify` says of the data, no errors among them.
+        rows: What was seen of each case.
+    """
+
+    settings: Settings
+    plan: Plan
+    findings: tuple[Finding, ...]
+    rows: Sequence[CaseSurvey]
+
+    def but(self, name: str, value: Any, reason: str) -> "Decision":
+        """The same with another value for one setting."""
+        settings = replace(self.settings, **{name: value})
+        return replace(self, settings=settings, plan=self.plan.but(name, value, reason))
+
+
+def decide(
+    dataset: Dataset, options: TrainOptions, console: Console, started: Path = Path()
+) -> Decision:
+    """Looks at the data, refuses what cannot be trained on, and decides what was left open.
+
+    Args:
+        dataset: The cases that are to be used.
+        options: What somebody chose.
+        console: Where to report.
+        started: What `save_start` wrote, where a run is resumed that began with a model.
+
+    Raises:
+        HyMUNetError: If `verify` finds errors, or options and data contradict each other.
+    """
+    with counted(console, "looking at cases", len(dataset.cases)) as advance:
+        rows = survey(dataset, make_folder(default_cache_folder() / "survey"), advance)
+    findings = verify(dataset, rows, options.structures)
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        shown = "\n  ".join(_worded(finding) for finding in errors[:10])
+        more = f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
+        raise HyMUNetError(
+            f"{dataset.root} cannot be trained on as it is; `hymunet verify` shows it with "
+            f"pictures:\n  {shown}{more}"
+        )
+    for finding in findings:
+        if finding.level == "warning":
+            say(console, f"warning: {_worded(finding)}", "yellow")
+    plan = make_plan(dataset, rows, options, uses_gpu(options), origin_of(options, started))
+    for choice in plan.choices:
+        if choice.name in OPEN and choice.reason != "as given" and choice.value is not None:
+            say(console, f"  {choice.name}: {shown_value(choice.value)} ({choice.reason})")
+    return Decision(settle(options, plan), plan, tuple(findings), rows)
+
+
+def uses_gpu(options: TrainOptions) -> bool:
+    """Whether a training with these options runs on a GPU here.
+
+    Raises:
+        HyMUNetError: If one is asked for and there is none.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise HyMUNetError("there is no CUDA device here; leave --device out to use the CPU")
+    return options.device != "cpu" and torch.cuda.is_available()
+
+
+def save_decision(run: RunFolder, decision: Decision) -> None:
+    """plan.json: each choice with its reason, and what `verify` found."""
+    content: dict[str, Any] = {
+        "plan": decision.plan.to_json(),
+        "findings": [asdict(finding) for finding in decision.findings],
+    }
+    write_text(run.plan, json.dumps(content, indent=1) + "\n")
+
+
+def class_names(dataset: Dataset, settings: Settings) -> list[str]:
+    """Of the structures, class index 1 first."""
+    if settings.activation == "sigmoid" and settings.structures > 1 and dataset.regions:
+        return list(dataset.regions)
+    names = dataset.label_names or {}
+    if len(names) == settings.structures:
+        return [names[index] for index in sorted(names)]
+    if settings.structures == 1:
+        return ["foreground"]
+    return [f"class {index + 1}" for index in range(settings.structures)]
+
+
+def shown_value(value: object) -> str:
+    """A value as it would be typed."""
+    return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def _worded(finding: Finding) -> str:
+    named = finding.cases and finding.check != "readable"  # its message names the file
+    cases = f" [{listed(finding.cases, 3)}]" if named else ""
+    return f"{finding.check}: {finding.message}{cases}"

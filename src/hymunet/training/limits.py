@@ -1,0 +1,75 @@
+"""Settings that hang on the machine: a batch that fits its memory, epochs that fit a budget."""
+
+import torch
+from rich.console import Console
+
+from hymunet.console import say
+from hymunet.data.preprocess import PreprocessConfig
+from hymunet.errors import HyMUNetError
+from hymunet.network.hymunet import HyMUNet
+from hymunet.training.cost import (
+    Batches,
+    available_memory,
+    batch_that_fits,
+    bytes_a_sample,
+    epochs_in,
+)
+from hymunet.training.decide import Decision
+from hymunet.training.options import seconds_of
+from hymunet.training.planning.plan import Settings
+
+
+def check_batch(
+    settings: Settings, cases: int, geometry: PreprocessConfig, network: HyMUNet
+) -> None:
+    """Batch statistics need more than one value a channel in the deepest stage."""
+    size = geometry.patch_size or geometry.image_size
+    config = network.config
+    alone = min(settings.batch_size, cases * settings.patches) == 1
+    if alone and config.conv_norm == "batch" and size == (config.stride,) * config.spatial_dims:
+        raise HyMUNetError(
+            f"batches of 1 at {' x '.join(map(str, size))} leave one value a channel in the "
+            "deepest stage, too few for batch normalisation; raise --batch-size or --image-size"
+        )
+
+
+def in_memory(
+    decision: Decision,
+    network: HyMUNet,
+    geometry: PreprocessConfig,
+    device: torch.device,
+    console: Console,
+) -> Decision:
+    """The planned batch, halved where the machine's memory asks for it."""
+    size = geometry.patch_size or geometry.image_size
+    planned = decision.settings.batch_size
+    if size is None:  # images of any size
+        return decision
+    needed = bytes_a_sample(network, size)
+    fits = batch_that_fits(planned, needed, available_memory(device))
+    if fits == planned:
+        return decision
+    reason = f"{planned} would need {planned * needed / 2**30:.1f} GiB, over half of the memory"
+    say(console, f"  batch_size: {fits} ({reason})")
+    return decision.but("batch_size", fits, reason)
+
+
+def in_time(
+    budget: str,
+    decision: Decision,
+    network: HyMUNet,
+    loaders: tuple[Batches, Batches],
+    device: torch.device,
+    console: Console,
+) -> Decision:
+    """As many epochs as a time budget holds."""
+    epochs, each = epochs_in(seconds_of(budget), network, loaders, decision.settings, device)
+    if epochs * each > seconds_of(budget):
+        say(
+            console,
+            f"warning: one epoch takes {each:.0f} s here, more than the budget of {budget}",
+            "yellow",
+        )
+    reason = f"an epoch takes {each:.1f} s here, and the budget is {budget}"
+    say(console, f"  epochs: {epochs} ({reason})")
+    return decision.but("epochs", epochs, reason)

@@ -1,0 +1,80 @@
+"""What `config.yaml` of a run holds: places and options by name, read and written."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hymunet.errors import HyMUNetError
+from hymunet.training.options import TrainOptions
+
+# what config.yaml holds besides options: arguments of `train` that name files
+PLACES = ("data", "output", "images", "masks", "split_file")
+_OPTIONS = frozenset(field.name for field in fields(TrainOptions))
+
+
+def run_settings(
+    options: TrainOptions,
+    data: Path,
+    output: Path,
+    images: Path | None = None,
+    masks: Path | None = None,
+    split_file: Path | None = None,
+) -> dict[str, Any]:
+    """What defines a run: the data, the run folder and every option that is not None, as plain
+    values; files are named so that they are found from anywhere."""
+    values: dict[str, Any] = {"data": str(data.resolve()), "output": str(output)}
+    if images is not None and masks is not None:
+        values |= {"images": str(images), "masks": str(masks)}
+    if split_file is not None:
+        values["split_file"] = str(split_file.resolve())
+    for name, value in asdict(options).items():
+        if value is not None and name in _OPTIONS:
+            values[name] = list(value) if isinstance(value, tuple) else value
+    if options.init is not None:
+        values["init"] = _place(options.init)
+    return values
+
+
+def _place(model: str) -> str:
+    """A file or folder by its absolute path, packaged weights by their name."""
+    path = Path(model)
+    is_name = len(path.parts) == 1 and path.suffix != ".safetensors" and not path.exists()
+    return model if is_name else str(path.resolve())
+
+
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a `config.yaml` and, for options that are younger than it, their defaults: a
+    new option's default is what was done before there was the option."""
+    defaults = {f.name: f.default for f in fields(TrainOptions) if f.default is not None}
+    return defaults | values
+
+
+def config_text(values: dict[str, Any]) -> str:
+    """The text of `config.yaml`."""
+    return "# repeat this run with: hymunet train --config THIS_FILE --output ANOTHER_FOLDER\n" + (
+        yaml.safe_dump(values, sort_keys=False)
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a `config.yaml`: `data`, `output`, other places and option names.
+
+    Raises:
+        HyMUNetError: If it is missing, no YAML mapping, or has a name that is no option.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise HyMUNetError(f"there is no configuration file {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HyMUNetError(f"{path} is not YAML: {error}") from error
+    known = {*PLACES, *_OPTIONS}
+    if not isinstance(values, dict) or set(values) - known:
+        wrong = sorted(set(values) - known) if isinstance(values, dict) else ["no mapping"]
+        raise HyMUNetError(
+            f"{path} has entries that are no options of train: {', '.join(map(str, wrong))}; "
+            "`hymunet train --help` lists them (with _ for -)"
+        )
+    return values
