@@ -136,5 +136,5 @@ def test_out_of_range_is_refused(tmp_path):
         with pytest.raises(HyMUNetError, match=r"a hash is outside"):
             near_duplicate_groups([value])
     (tmp_path / "a.png").write_bytes(io.BytesIO(b"not a picture").getvalue())
-    with pytest.raises(HyMUNetError, match=r"a.png is none of these"):
+    with pytest.raises(HyMUNetError, match=r"a.png is no image by its content"):
         hash_images([tmp_path / "a.png"])

@@ -248,7 +248,9 @@ def test_files_that_are_no_pictures_are_named(tmp_path):
     (tmp_path / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
     with pytest.raises(HyMUNetError, match=r"empty.png is empty \(0 bytes\)"):
         read_image(tmp_path / "empty.png")
-    with pytest.raises(HyMUNetError, match=r"page.jpg is none of these; expected PNG, JPEG"):
+    with pytest.raises(
+        HyMUNetError, match=r"page.jpg is no image by its content; expected PNG, JPEG"
+    ):
         read_image(tmp_path / "page.jpg")
     with pytest.raises(HyMUNetError, match=r"scan.dcm is broken or cut short"):
         read_image(tmp_path / "scan.dcm")

@@ -169,3 +169,19 @@ def test_values_and_structures():
     assert label_values(data, [row(0, counts=((0, 5), (3, 5), (1, 2)))]) == ([0, 1, 3], 3)
     named = Dataset("BraTS", None, (), label_names={1: "a", 2: "b"})
     assert label_values(named, rows(1)) == ([0, 255], 2)
+
+
+def test_a_value_that_the_data_do_not_declare_is_named_with_its_mask():
+    cases = rows(_3={"counts": ((0, 3000), (1, 500), (7, 596))})
+    cases = [dataclasses.replace(r, counts=((0, 9), (1, 9))) if r.counts[-1][0] == 255 else r
+             for r in cases]  # fmt: skip
+    finding = found(cases, label_names={1: "lesion"})["error", "labels"]
+    assert "1 of 24 masks, case03 first, hold values that are no label of the data: 7" in (
+        finding.message
+    )
+    assert "expected 0 background, 1 lesion" in finding.message
+    assert finding.cases == ("case03",)
+
+
+def test_black_and_white_masks_are_the_one_structure_that_the_data_declare():
+    assert found(rows(), label_names={1: "lesion"}) == {}

@@ -41,3 +41,12 @@ def test_thumbnails_are_small_and_show_the_slice_with_the_most_reference(dtype):
     assert deep.where == "slice 7 of 9"
     assert deep.truth
     assert deep.predicted == ""
+
+
+def test_structures_within_each_other_share_no_line():
+    nested = np.zeros((20, 20), np.uint8)
+    nested[2:18, 2:18], nested[6:14, 6:14] = 1, 2
+    assert outline(nested, (20, 20)).count("M") == 3  # the line between the two is there twice
+    once = outline(nested, (20, 20), [(1, 2), (2,)])
+    assert once.count("M") == 2
+    assert once == outline(nested, (20, 20), [(2, 1)]) + outline(nested, (20, 20), [(2,)])

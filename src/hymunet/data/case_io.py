@@ -110,7 +110,8 @@ def _check_same_grid(
         raise HyMUNetError(
             f"case {case.id}: the image {case.channels[0]} has size {image.pixels.shape[1:]}, the "
             f"{what} {path} has {other.shape}; expected the same: they may belong to different "
-            "cases, or one was resized or turned without the other"
+            "cases, or one was resized or turned without the other: bring the two that belong "
+            "together, or resample the one onto the other"
         )
     if image.affine is not None and affine is not None and not same_grid(image.affine, affine):
         apart = np.abs(image.affine - affine).max()

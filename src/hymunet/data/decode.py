@@ -162,8 +162,8 @@ def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
     if head[128:132] == b"DICM":
         raise HyMUNetError(f"{path} is a DICOM file by its content; call it {path.stem}.dcm")
     raise HyMUNetError(
-        f"{path} is none of these; expected PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI (.nii, .nii.gz) "
-        "or DICOM: export it as one of them"
+        f"{path} is no image by its content; expected PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI "
+        "(.nii, .nii.gz) or DICOM: copy it again, or export it as one of them"
     )
 
 

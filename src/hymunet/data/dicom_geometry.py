@@ -202,7 +202,8 @@ def _check_even(heights: np.ndarray, names: Sequence[str], where: str) -> float:
         raise HyMUNetError(
             f"{where}: {len(doubled)} of {len(heights)} slices have the position of another one "
             f"(such as {names[i]} and {names[i + 1]}, at {heights[i]:.2f} mm): a copy, or several "
-            "times, echoes or b-values in one series; give each volume a folder of its own"
+            "times, echoes or b-values in one series: move the copy elsewhere, or give each volume "
+            "a folder of its own"
         )
     wide = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual).tolist()
     if wide:
@@ -214,7 +215,7 @@ def _check_even(heights: np.ndarray, names: Sequence[str], where: str) -> float:
         raise HyMUNetError(
             f"{where}: the distances between slices are uneven: mostly {usual:.2f} mm, but "
             f"{listed(gaps, 3)}"
-            + (f"; about {missing} slices are missing" if missing > 0 else "")
+            + (f"; slices that are missing: about {missing}" if missing > 0 else "")
             + ": copy the series again and whole, or resample it to even distances first"
         )
     even = np.linspace(heights[0], heights[-1], len(heights))

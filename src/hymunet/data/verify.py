@@ -181,7 +181,7 @@ def _labels(
             _showing(rows, [found[-1]]),
         )
         return
-    binary = expected == 1 and dataset.num_labels is None
+    binary = expected == 1 and (dataset.num_labels is None or found == [0, 255])
     if binary and len(found) == 2 and found[1] not in (1, 255, 65535):
         yield Finding(
             "error",
@@ -191,7 +191,19 @@ def _labels(
         )
     elif not binary or len(found) > 2:
         beyond = [value for value in found if value > expected]
-        if beyond and not (binary and found == [0, 255]):
+        if beyond and not binary and dataset.num_labels == expected + 1:
+            showing = _showing(rows, beyond)
+            files = {case.id: case.label for case in dataset.cases}
+            yield Finding(
+                "error",
+                "labels",
+                f"{len(showing)} of {len(rows)} masks, {files.get(showing[0], showing[0])} first, "
+                f"hold values that are no label of the data: {listed(beyond, 12)}; expected "
+                f"{_declared(dataset)}: rewrite the masks with these values, or correct the data's "
+                "description of its labels",
+                showing,
+            )
+        elif beyond and not (binary and found == [0, 255]):
             mapping = ", ".join(f"{value} -> {index}" for index, value in enumerate(found))
             yield Finding(
                 "error",
@@ -362,6 +374,11 @@ def _grouped(rows: Sequence[CaseSurvey], key: Callable[[CaseSurvey], str]) -> di
     for row in rows:
         groups[key(row)].append(row.id)
     return groups
+
+
+def _declared(dataset: Dataset) -> str:
+    names = {0: "background", **(dataset.label_names or {})}
+    return listed((f"{index} {name}" for index, name in sorted(names.items())), 12)
 
 
 def _named(what: str, row: CaseSurvey) -> str:

@@ -1,7 +1,7 @@
 """`hymunet evaluate`: scores masks against a reference, case by case, on the original pixels."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hymunet.evaluation.provenance import record
 from hymunet.evaluation.seen import KnownCases, known_cases
 from hymunet.evaluation.sources import Source, find_source
 from hymunet.evaluation.strata import describe
+from hymunet.evaluation.structures import scored
 from hymunet.evaluation.summary import summarise
 from hymunet.evaluation.truth import Truth, find_cases, read_pixels
 from hymunet.extras import require
@@ -79,14 +80,16 @@ def evaluate(
         device: cpu, cuda or cuda:1; chosen for you when left out.
         tta: Test-time augmentation of a model: the mean over mirrorings and quarter turns.
         json: Print the summary as JSON instead of tables.
-        num_labels: For a folder of masks: the number of classes with the background; 2 when left
-            out. A model says it itself.
+        num_labels: For a folder of masks: the number of classes with the background. When left
+            out, what the data set declares (classes, their names, regions), else what its reference
+            masks hold. A model says it itself.
 
     Returns:
         Case rows, summary, notes, and where the report lies.
 
     Raises:
-        HyMUNetError: If prediction and truth do not belong together, or cases were trained on.
+        HyMUNetError: If prediction and truth do not belong together (other structures, another
+            grid), or cases were trained on.
     """
     started = time.perf_counter()
     if output is not None:
@@ -110,6 +113,7 @@ def evaluate(
         "truth": str(truth),
         "data": dataset.name,
         "split": split,
+        "structures": scored(source.classes, source.nested, source.regions),
         "forced": force and "train" in seen.values(),
         **summary,
         "made": record(prediction, truth, options, time.perf_counter() - started),
@@ -144,7 +148,15 @@ def _score_all(
     num_labels, label = len(source.classes) + 1, f"scoring {len(cases)} cases"
     for case, truth in held_out(cases, source.in_channels, num_labels, known, seen, force, label):
         predicted = source.predict(case, truth.image)
-        rows += score_case(case, truth, predicted, source.classes, seen[case.id], source.nested)
+        rows += score_case(
+            case,
+            truth,
+            predicted,
+            source.classes,
+            seen[case.id],
+            source.nested,
+            source.regions,
+        )
     return rows, seen
 
 
@@ -155,17 +167,19 @@ def score_case(
     classes: Sequence[str],
     seen: str = "",
     nested: bool = False,
+    regions: Mapping[str, tuple[int, ...]] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per class: identity, every metric, pixel counts and what kind of case it is.
+    """One row per structure: identity, every metric, pixel counts and what kind of case it is.
 
     Args:
         case: Which case it is.
         truth: What `read_truth` read of it.
         predicted: Class indices, (*spatial).
-        classes: Names of the structures, class index 1 first.
+        classes: Names of the classes, index 1 first.
         seen: "train" or "val" for a case that the model has met.
         nested: Whether each structure holds those after it (whole tumour, core, enhancing part):
             then structure k is where the class index is at least k.
+        regions: Name -> class indices of what is scored instead; None: the classes.
 
     Raises:
         HyMUNetError: If prediction and reference differ in size.
@@ -179,9 +193,8 @@ def score_case(
         )
     pixels = truth.image.pixels if truth.image else None
     rows = []
-    for index, name in enumerate(classes, start=1):
-        inside = target >= index if nested else target == index
-        found = predicted >= index if nested else predicted == index
+    for name, of in scored(classes, nested, regions).items():
+        inside, found = np.isin(target, of), np.isin(predicted, of)
         row: dict[str, Any] = {"case": case.id, "class": name, "group": case.group or case.id}
         row["seen"] = seen
         row["unit"] = "mm" if truth.spacing_mm else "px"

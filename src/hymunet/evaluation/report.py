@@ -82,9 +82,11 @@ def write_report(
 
 
 def _title(summary: Mapping[str, Any]) -> str:
-    """The data set's name where it has one, else that of its folder or table."""
-    layouts = ("folder pairs", "CSV", "folder of masks")
-    return Path(summary["truth"]).name if summary["data"] in layouts else summary["data"]
+    """The data set's name where its layout is that of one data set, else that of its folder or
+    table."""
+    named = ("ISIC 2018 Task 1", "DRIVE")
+    folder = Path(summary["truth"]).resolve().name
+    return summary["data"] if summary["data"] in named or not folder else folder
 
 
 def _is_warning(note: str) -> bool:
@@ -130,15 +132,16 @@ def _tiles(
     dices: dict[str, dict[str, float]] = {}
     for row in evaluation.cases:
         dices.setdefault(row["case"], {})[row["class"]] = row["dice"]
-    labels = len(evaluation.summary["classes"]) + 1
+    structures = list((evaluation.summary.get("structures") or {}).values())
+    highest = max(map(max, structures), default=len(evaluation.summary["classes"]))
     groups = []
     for title, chosen in _ranks(ranked):
         shown = []
         for row in chosen:
             case = evaluation.sources[row["case"]]
             pixels = read_image(case.channels, None).pixels if case.channels else None
-            truth = read_label(case, labels).labels
-            picture = thumbnail(pixels, truth, predict(case))
+            truth = read_label(case, highest + 1).labels
+            picture = thumbnail(pixels, truth, predict(case), structures)
             shown.append({"case": case.id, "dice": dices[case.id], "picture": picture})
         groups.append({"title": title, "cases": shown})
     return groups

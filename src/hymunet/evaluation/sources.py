@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from hymunet.data.case import Case, Dataset
 from hymunet.data.dicom_header import is_dicom_file
 from hymunet.data.image_io import SUFFIXES, Image, stem_of
-from hymunet.data.mask_reading import read_mask
-from hymunet.data.masks_io import listed
+from hymunet.data.mask_reading import read_mask, read_stored_mask
+from hymunet.data.masks_io import Mask, is_volume, listed
+from hymunet.data.volume_io import same_grid
 from hymunet.errors import HyMUNetError
+from hymunet.evaluation.structures import Structures, structures_of, structures_of_model
 from hymunet.network.folds import find_folds
 
 if TYPE_CHECKING:
@@ -33,12 +35,13 @@ class Source:
         name: The model file or the folder.
         predict: Gives class indices (*spatial) of a case on its own grid; takes the case and its
             image, None when only masks are at hand.
-        classes: Names of the structures, class index 1 first.
+        classes: Names of the classes, index 1 first.
         in_channels: Channels that images are read with; None: as they are.
         info: The model file's metadata; None for a folder of masks.
         run: The run folder that the model lies in.
         nested: Whether each structure holds those after it.
-        notes: What a reader has to know of how the masks were made.
+        regions: Name -> class indices of what is scored instead of the classes; None: the classes.
+        notes: What a reader has to know of the structures and of how the masks were made.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Source:
     info: Mapping[str, Any] | None = None
     run: Path | None = None
     nested: bool = False
+    regions: Mapping[str, tuple[int, ...]] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -66,12 +70,13 @@ def find_source(
             model's name or a folder of masks.
         cases: Those to predict; each needs a mask when it is a folder of masks.
         dataset: All cases there are; a mask of none of them is refused.
-        num_labels: Classes of a folder of masks with the background; None: 2.
+        num_labels: Classes of a folder of masks with the background; None: see `structures_of`.
         device: For a model; None: chosen by the predictor.
         tta: For a model: the mean over mirrorings and quarter turns.
 
     Raises:
-        HyMUNetError: If it is none of the three, or masks and cases do not match.
+        HyMUNetError: If it is none of the three, masks and cases do not match, or the model's
+            structures are not those of the data.
     """
     if is_mask_folder(Path(prediction)):
         if tta:
@@ -79,10 +84,10 @@ def find_source(
                 f"--tta augments what a model predicts, but {prediction} is a folder of masks; "
                 "leave it out"
             )
-        return _mask_source(
-            Path(prediction), cases, dataset, 2 if num_labels is None else num_labels
-        )
-    return _model_source(prediction, find_run(Path(prediction)), device, tta)
+        return _mask_source(Path(prediction), cases, dataset, num_labels)
+    source = _model_source(prediction, find_run(Path(prediction)), device, tta)
+    found = structures_of_model(source.classes, source.nested, dataset)
+    return replace(source, regions=found.regions, notes=found.notes)
 
 
 def is_mask_folder(prediction: Path) -> bool:
@@ -135,10 +140,10 @@ def case_name(name: str) -> str:
     return _MASK_SUFFIX.sub("", name)
 
 
-def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labels: int) -> Source:
+def _mask_source(
+    folder: Path, cases: Sequence[Case], dataset: Dataset, num_labels: int | None
+) -> Source:
     """Masks by case id; every case needs exactly one, and every mask a case of the data."""
-    if num_labels < 2:
-        raise HyMUNetError(f"--num-labels counts the background too: at least 2, got {num_labels}")
     files: dict[str, list[Path]] = {}
     for path in mask_files(folder):
         files.setdefault(case_name(stem_of(path)), []).append(path)
@@ -165,13 +170,43 @@ def _mask_source(folder: Path, cases: Sequence[Case], dataset: Dataset, num_labe
             + f" in {folder}; file names must be those of the cases (suffixes as _mask are ignored)"
         )
 
-    def predict(case: Case, image: Image | None) -> np.ndarray:
-        # a mask that another tool made holds the values of the masks it was made from
-        file, image_file = files[keys[case.id]][0], next(iter(case.channels), None)
-        return read_mask(file, num_labels, image=image_file, label_map=case.label_map).labels
+    found = structures_of(dataset, num_labels)
 
-    classes = [f"class {i}" for i in range(1, num_labels)] if num_labels > 2 else ["foreground"]
-    return Source(str(folder), predict, classes)
+    def predict(case: Case, image: Image | None) -> np.ndarray:
+        file, image_file = files[keys[case.id]][0], next(iter(case.channels), None)
+        # a mask that another tool made holds the values of the masks it was made from
+        labels = len(found.classes) + 1
+        mask = read_mask(file, labels, image=image_file, label_map=case.label_map)
+        _check_mask(case, file, mask, image, found)
+        return mask.labels
+
+    return Source(str(folder), predict, found.classes, regions=found.regions, notes=found.notes)
+
+
+def _check_mask(
+    case: Case, file: Path, mask: Mask, image: Image | None, structures: Structures
+) -> None:
+    """Raises HyMUNetError if a mask lies elsewhere than its case, or holds what no reference does;
+    sizes are compared when it is scored."""
+    affine = image.affine if image is not None else None
+    if image is None and mask.affine is not None and case.label and is_volume(case.label):
+        affine = read_stored_mask(case.label).affine
+    if affine is not None and mask.affine is not None and not same_grid(affine, mask.affine):
+        apart = np.abs(affine - mask.affine).max()
+        raise HyMUNetError(
+            f"case {case.id}: the mask {file} lies on another grid than the "
+            f"{'image' if image is not None else 'reference'}: their affines differ by up to "
+            f"{apart:.4g}; expected the same place, voxel size and orientation: resample the mask "
+            "onto it (nearest neighbour)"
+        )
+    if structures.values is not None:
+        unknown = sorted(set(np.unique(mask.labels).tolist()) - structures.values)
+        if unknown:
+            raise HyMUNetError(
+                f"case {case.id}: the mask {file} holds {listed(unknown)}, which no reference mask "
+                f"does (they hold {listed(sorted(structures.values))}); correct the mask, or say "
+                "how many classes there are (--num-labels, the background counted)"
+            )
 
 
 def postprocess_notes(predictor: "Predictor") -> tuple[str, ...]:

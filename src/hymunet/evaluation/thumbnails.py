@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +23,19 @@ class Thumbnail:
     where: str
 
 
-def thumbnail(pixels: np.ndarray | None, truth: np.ndarray, predicted: np.ndarray) -> Thumbnail:
+def thumbnail(
+    pixels: np.ndarray | None,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    structures: Sequence[Sequence[int]] | None = None,
+) -> Thumbnail:
     """A case at most 320 px wide and high; of a volume, the slice with the most reference.
 
     Args:
         pixels: Image, (channels, *spatial); None: the outlines stand on a grey ground.
         truth: Reference class indices, (*spatial), 2-D or 3-D.
         predicted: Predicted class indices, (*spatial).
+        structures: Class indices that make up each structure to be outlined; None: a class each.
     """
     from PIL import Image as Picture
 
@@ -52,23 +59,29 @@ def thumbnail(pixels: np.ndarray | None, truth: np.ndarray, predicted: np.ndarra
     return Thumbnail(
         "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
         *size,
-        outline(truth, size),
-        outline(predicted, size),
+        outline(truth, size, structures),
+        outline(predicted, size, structures),
         where,
     )
 
 
-def outline(labels: np.ndarray, size: tuple[int, int]) -> str:
-    """SVG path data of the outlines of all classes, in a frame of `size` (width, height)."""
+def outline(
+    labels: np.ndarray, size: tuple[int, int], structures: Sequence[Sequence[int]] | None = None
+) -> str:
+    """SVG path data of the outlines of all structures, in a frame of `size` (width, height).
+
+    Structures within each other share no line; drawn class by class, each line between them would
+    be there twice, and dashes would close to a solid line.
+    """
     from contourpy import contour_generator
 
     path = ""
     for limit in (max(size), 160, 80, 40):  # coarser until the path is short enough
         reduced, step = _reduce(labels, limit)
         parts = []
-        for index in np.unique(reduced[reduced > 0]):
+        for of in structures or [[index] for index in np.unique(reduced[reduced > 0])]:
             # a border of background closes outlines at the image's edge
-            field = np.pad((reduced == index).astype(float), 1)
+            field = np.pad(np.isin(reduced, of).astype(float), 1)
             for line in contour_generator(z=field).lines(0.5):
                 points = np.clip(np.asarray(line) - 0.5, 0, [reduced.shape[1], reduced.shape[0]])
                 scaled = points * step * [size[0] / labels.shape[1], size[1] / labels.shape[0]]
