@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hymunet.evaluation.strata import describe
-from hymunet.evaluation.summary import find_failures, headline_means, summarise
+from hymunet.evaluation.summary import find_failures, headline_means, over_folds, summarise
 from hymunet.metrics.case import case_metrics
 
 
@@ -100,3 +100,25 @@ def test_validation_cases_chose_the_epoch_or_were_watched():
     assert (chose["chose_the_epoch"], chose["watched"], chose["trained_on"]) == (1, 0, 0)
     watched, _ = summarise(rows, val_chose=False)
     assert (watched["chose_the_epoch"], watched["watched"]) == (0, 1)
+
+
+def test_folds_have_means_of_their_own_and_a_spread():
+    target, nothing = square(2, 6, 2, 6), np.zeros((10, 10), bool)
+    rows = [
+        {**row(name, found, target), "fold": fold, "class": kind}
+        for fold, name, kind, found in (
+            (1, "c", "lesion", target),
+            (1, "c", "core", target),
+            (0, "a", "lesion", target),
+            (0, "a", "core", nothing),
+            (0, "b", "lesion", nothing),
+            (0, "b", "core", nothing),
+        )
+    ]
+    spread = over_folds(rows, ["dice"])
+    # over the classes of a case, then over cases, then over folds
+    assert spread["by_fold"] == {0: {"dice": 0.25}, 1: {"dice": 1.0}}
+    assert list(spread["by_fold"]) == [0, 1]
+    assert spread["mean"] == {"dice": 0.625}
+    assert spread["sd"]["dice"] == pytest.approx(0.75 / 2**0.5)
+    assert over_folds(rows[:2], ["dice"])["sd"] == {"dice": None}

@@ -16,6 +16,7 @@ from hymunet.files import write_text
 
 PARTS = ("train", "val", "test")
 SIZE_BINS = 5
+Group = tuple[str, str]  # ("group", its name), or ("case", id) for a case of no group
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,7 @@ def make_split(
         HyMUNetError: If the arguments do not fit each other, or there are fewer groups than parts.
     """
     _check_fractions(fractions)
-    for name, values in (("groups", groups), ("sizes", sizes)):
-        if values is not None and len(values) != len(ids):
-            raise HyMUNetError(f"{len(ids)} ids, but {len(values)} {name}; expected one a case")
-    if len(set(ids)) != len(ids):
-        raise HyMUNetError(f"case ids occur twice: {listed(repeated(ids))}; make them unique")
-    if sizes is not None and not np.isfinite(np.asarray(sizes, float)).all():
-        raise HyMUNetError("lesion sizes contain NaN or infinity; expected area fractions")
-
-    members: dict[tuple[str, str], list[int]] = {}
-    for index in sorted(range(len(ids)), key=lambda index: ids[index]):
-        group = None if groups is None else groups[index]
-        key = ("case", ids[index]) if group is None else ("group", group)
-        members.setdefault(key, []).append(index)
+    members = group_members(ids, groups, sizes)
     wanted = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction > 0]
     if len(members) < len(wanted):
         raise HyMUNetError(
@@ -82,22 +71,66 @@ def make_split(
             f"{len(ids)} cases form {len(members)}: add data, or name the parts "
             "in a split.csv (case,split)"
         )
-
-    bins = _size_bins(members, sizes)
-    # a group's first case stands for it: what the group is called changes nothing
-    lots = {key: _draw(seed, ids[indices[0]]) for key, indices in members.items()}
-    order = sorted(members, key=lambda key: (bins[key], -len(members[key]), lots[key]))
-    parts = _apportion([len(members[key]) for key in order], fractions)
-    chosen: dict[str, list[str]] = {part: [] for part in PARTS}
-    for key, part in zip(order, parts, strict=True):
-        chosen[PARTS[part]].extend(ids[index] for index in members[key])
+    parts, bins = deal(members, ids, sizes, fractions, str(seed))
     shared = sum(len(indices) > 1 for indices in members.values())
     notes = [f"drawn with seed {seed} from {len(ids)} cases in {len(members)} groups"]
     if shared:
         notes.append(f"{shared} groups hold several cases and were kept on one side")
     if sizes is not None:
-        notes.append(f"balanced over {len(set(bins.values()))} bins of lesion size")
-    return _split(chosen, seed, notes)
+        notes.append(f"balanced over {bins} bins of lesion size")
+    return make_parts(dict(zip(PARTS, parts, strict=True)), seed, notes)
+
+
+def group_members(
+    ids: Sequence[str], groups: Sequence[str | None] | None, sizes: Sequence[float] | None
+) -> dict[Group, list[int]]:
+    """Positions in `ids` of each group's cases, by case id; arguments as those of `make_split`.
+
+    Raises:
+        HyMUNetError: If the arguments do not fit each other.
+    """
+    for name, values in (("groups", groups), ("sizes", sizes)):
+        if values is not None and len(values) != len(ids):
+            raise HyMUNetError(f"{len(ids)} ids, but {len(values)} {name}; expected one a case")
+    if len(set(ids)) != len(ids):
+        raise HyMUNetError(f"case ids occur twice: {listed(repeated(ids))}; make them unique")
+    if sizes is not None and not np.isfinite(np.asarray(sizes, float)).all():
+        raise HyMUNetError("lesion sizes contain NaN or infinity; expected area fractions")
+    members: dict[Group, list[int]] = {}
+    for index in sorted(range(len(ids)), key=lambda index: ids[index]):
+        group = None if groups is None else groups[index]
+        key = ("case", ids[index]) if group is None else ("group", group)
+        members.setdefault(key, []).append(index)
+    return members
+
+
+def deal(
+    members: Mapping[Group, Sequence[int]],
+    ids: Sequence[str],
+    sizes: Sequence[float] | None,
+    shares: Sequence[float],
+    lot: str,
+) -> tuple[list[list[str]], int]:
+    """Deals whole groups out to as many parts as there are `shares`, lesion sizes alike in all.
+
+    Args:
+        members: Of `group_members`, or some of its groups.
+        ids: Case ids.
+        sizes: Lesion sizes in the order of `ids`; None: not balanced.
+        shares: Of each part; they sum to 1.
+        lot: Another text, another order of chance.
+
+    Returns:
+        The case ids of each part, and the number of bins of lesion size.
+    """
+    bins = _size_bins(members, sizes)
+    # a group's first case stands for it: what the group is called changes nothing
+    lots = {key: _draw(lot, ids[indices[0]]) for key, indices in members.items()}
+    order = sorted(members, key=lambda key: (bins[key], -len(members[key]), lots[key]))
+    dealt: list[list[str]] = [[] for _ in shares]
+    for key, part in zip(order, _apportion([len(members[k]) for k in order], shares), strict=True):
+        dealt[part].extend(ids[index] for index in members[key])
+    return dealt, len(set(bins.values()))
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:
@@ -112,14 +145,14 @@ def _check_fractions(fractions: Sequence[float]) -> None:
         )
 
 
-def _draw(seed: int, case: str) -> bytes:
+def _draw(lot: str, case: str) -> bytes:
     """A random-looking sort key that no library version changes."""
-    return hashlib.sha256(f"{seed} {case}".encode()).digest()
+    return hashlib.sha256(f"{lot} {case}".encode()).digest()
 
 
 def _size_bins(
-    members: Mapping[tuple[str, str], Sequence[int]], sizes: Sequence[float] | None
-) -> dict[tuple[str, str], int]:
+    members: Mapping[Group, Sequence[int]], sizes: Sequence[float] | None
+) -> dict[Group, int]:
     """Quantile bin of each group's mean lesion size."""
     if sizes is None:
         return dict.fromkeys(members, 0)
@@ -132,7 +165,7 @@ def _size_bins(
 
 def _apportion(weights: Sequence[int], fractions: Sequence[float]) -> list[int]:
     """Part of each group in turn: the one furthest behind its share of the cases so far."""
-    held = [0, 0, 0]
+    held = [0] * len(fractions)
     parts: list[int] = []
     total = 0
     for weight in weights:
@@ -202,7 +235,7 @@ def split_from_table(
                 f"{where} gives no case to {part}; expected some: name them there (the best epoch "
                 "is chosen on val, never on test)"
             )
-    return _split(chosen, None, ["as given by the data's split table"])
+    return make_parts(chosen, None, ["as given by the data's split table"])
 
 
 def save_split(path: Path, split: Split) -> None:
@@ -225,23 +258,36 @@ def load_split(path: Path) -> Split:
         raise HyMUNetError(
             f"split file {path} is broken ({error}); draw the split again"
         ) from error
-    lists = (*PARTS, "notes")
+    return split_from_json(content, f"split file {path}")
+
+
+def split_from_json(content: object, where: str) -> Split:
+    """The split that JSON holds, as `save_split` writes it.
+
+    Args:
+        content: What the JSON says.
+        where: What it is called in errors.
+
+    Raises:
+        HyMUNetError: If it is no split, or a case stands in two parts.
+    """
     if (
         not isinstance(content, dict)
-        or not all(_are_names(content.get(name)) for name in lists)
+        or not all(_are_names(content.get(name)) for name in (*PARTS, "notes"))
         or type(content.get("seed", ...)) not in (int, type(None))
     ):
         raise HyMUNetError(
-            f"split file {path} is not a split; expected lists of names under train, val, test and "
+            f"{where} is not a split; expected lists of names under train, val, test and "
             "notes, and a seed (a number or null)"
         )
     again = repeated([id for part in PARTS for id in content[part]])
     if again:
-        raise HyMUNetError(f"split file {path} names cases twice: {listed(again)}; draw it again")
-    return _split(content, content["seed"], content["notes"])
+        raise HyMUNetError(f"{where} names cases twice: {listed(again)}; draw it again")
+    return make_parts(content, content["seed"], content["notes"])
 
 
-def _split(parts: Mapping[str, Sequence[str]], seed: int | None, notes: Sequence[str]) -> Split:
+def make_parts(parts: Mapping[str, Sequence[str]], seed: int | None, notes: Sequence[str]) -> Split:
+    """A `Split` of these parts, sorted."""
     train, val, test = (tuple(sorted(parts[part])) for part in PARTS)
     return Split(train, val, test, seed, tuple(notes))
 

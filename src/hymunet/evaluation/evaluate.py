@@ -1,7 +1,7 @@
 """`hymunet evaluate`: scores masks against a reference, case by case, on the original pixels."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def evaluate(
     tta: bool = False,
     json: bool = False,
     num_labels: int | None = None,
+    groups: str | None = None,
 ) -> Evaluation:
     """Scores a model, or masks that any tool wrote, against a reference.
 
@@ -83,6 +84,8 @@ def evaluate(
         num_labels: For a folder of masks: the number of classes with the background. When left
             out, what the data set declares (classes, their names, regions), else what its reference
             masks hold. A model says it itself.
+        groups: Regular expression that finds the patient in a case's name, such as '^[^_]+':
+            intervals then know that images of one patient are not independent.
 
     Returns:
         Case rows, summary, notes, and where the report lies.
@@ -95,18 +98,18 @@ def evaluate(
     if output is not None:
         require("train", "a report (--output)", "matplotlib", "jinja2")
     prediction, truth = str(prediction), Path(truth)
-    dataset, cases, notes = find_cases(truth, prediction, split, images, masks, split_file)
+    dataset, cases, notes = find_cases(truth, prediction, split, images, masks, split_file, groups)
     source = find_source(prediction, cases, dataset, num_labels, device, tta)
     known = known_cases(source.info)
     if output is not None:
         make_folder(Path(output))
-    rows, seen = _score_all(cases, source, known, force)
+    rows, seen = score_all(cases, source, known, force)
 
     median = ((source.info or {}).get("training") or {}).get("contrast_median")
     summary, summary_notes = summarise(rows, median, known.val_chose)
     options: dict[str, str | Path | int | None] = {
         "images": images, "masks": masks, "split": split, "split_file": split_file,
-        "num_labels": num_labels, "force": force, "device": device, "tta": tta, "output": output,
+        "num_labels": num_labels, "groups": groups, "force": force, "device": device, "tta": tta, "output": output,
     }  # fmt: skip
     summary = {
         "prediction": source.name,
@@ -125,7 +128,11 @@ def evaluate(
     notes = [*notes, *source.notes, *known.notes(seen), *summary_notes]
     evaluation = Evaluation(rows, summary, notes, None, {case.id: case for case in cases})
     if output is not None:
-        _write(Path(output), evaluation, source)
+
+        def predict(case: Case) -> np.ndarray:
+            return source.predict(case, read_pixels(case, source.in_channels))
+
+        write_evaluation(Path(output), evaluation, predict, source.run)
     if json:
         print(as_json(evaluation))
     else:
@@ -135,8 +142,8 @@ def evaluate(
     return evaluation
 
 
-def _score_all(
-    cases: Sequence[Case], source: Source, known: KnownCases, force: bool
+def score_all(
+    cases: Sequence[Case], source: Source, known: KnownCases, force: bool = False
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of all cases, and case id -> "train", "val" or "" for what the model has met.
 
@@ -204,19 +211,27 @@ def score_case(
     return rows
 
 
-def _write(folder: Path, evaluation: Evaluation, source: Source) -> None:
-    """Writes cases.csv, metrics.json and report.html, and notes where the report is."""
+def write_evaluation(
+    folder: Path,
+    evaluation: Evaluation,
+    predict: Callable[[Case], np.ndarray],
+    run: Path | None = None,
+) -> None:
+    """Writes cases.csv, metrics.json and report.html, and notes where the report is.
+
+    Args:
+        folder: Where to.
+        evaluation: Its `report` is set.
+        predict: Gives the class indices of a case again, for the report's pictures.
+        run: The run folder whose learning curves and settings the report shows.
+    """
     # the report is the package's only user of jinja2 and matplotlib: loaded when it is wanted
     from hymunet.evaluation.report import write_report
 
     write_text(folder / "cases.csv", tables.as_csv(evaluation.cases))
     write_text(folder / "metrics.json", as_json(evaluation))
-
-    def predict(case: Case) -> np.ndarray:
-        return source.predict(case, read_pixels(case, source.in_channels))
-
     evaluation.report = folder / "report.html"
-    write_report(evaluation.report, evaluation, source.run, predict)
+    write_report(evaluation.report, evaluation, run, predict)
 
 
 def as_json(evaluation: Evaluation) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 from hymunet.metrics.case import METRICS
 
+HEADLINE = ("dice", "iou", "precision", "hd95")  # what a reader looks at first
+
 
 def unit_of(metric: str, summary: Mapping[str, Any]) -> str:
     """The unit of a metric's mean: "", px, mm, voxels, mm², mm³."""

@@ -10,7 +10,7 @@ import numpy as np
 from hymunet.data.case import Case
 from hymunet.data.case_io import read_label
 from hymunet.data.image_io import read_image
-from hymunet.evaluation.formatting import format_interval, format_value, unit_of
+from hymunet.evaluation.formatting import HEADLINE, format_interval, format_value, unit_of
 from hymunet.evaluation.provenance import how_made
 from hymunet.evaluation.seen import CLEANED, CUT, FORCED, OPTIMISTIC
 from hymunet.evaluation.strata import STRATA
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hymunet.evaluation.charts import Chart
     from hymunet.evaluation.evaluate import Evaluation
 
-HEADLINE = ("dice", "iou", "precision", "hd95")
 TILES = 4  # cases shown as best, median and worst
 MOST_NAMED = 40  # failures named in the report; cases.csv has them all
 FAILURES = {

@@ -133,6 +133,35 @@ def mean_over_classes(rows: Sequence[Mapping[str, Any]], metric: str) -> list[di
     ]
 
 
+def over_folds(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    """Means of each fold of a cross-validation, and how they are spread.
+
+    Args:
+        rows: Of all cases, with the key `fold`.
+        metrics: Which to average; over classes first, then over the images of a fold.
+
+    Returns:
+        `by_fold` (fold -> metric -> mean over its images), `mean` and `sd` (metric -> mean and
+        sample standard deviation of the folds' means; sd is None where there is one fold).
+    """
+    by_fold: dict[int, dict[str, float]] = {}
+    for fold in sorted({row["fold"] for row in rows}):
+        own = [row for row in rows if row["fold"] == fold]
+        by_fold[fold] = {
+            metric: float(np.mean([row[metric] for row in mean_over_classes(own, metric)]))
+            for metric in metrics
+        }
+    columns = {metric: [means[metric] for means in by_fold.values()] for metric in metrics}
+    return {
+        "by_fold": by_fold,
+        "mean": {metric: float(np.mean(values)) for metric, values in columns.items()},
+        "sd": {
+            metric: float(np.std(values, ddof=1)) if len(values) > 1 else None
+            for metric, values in columns.items()
+        },
+    }
+
+
 def headline_means(summary: Mapping[str, Any]) -> Mapping[str, Any]:
     """Per-image means of the one class, or of the mean over classes when there are several."""
     if "mean_of_classes" in summary:

@@ -2,10 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from hymunet.evaluation.formatting import format_interval, format_value, unit_of
+from hymunet.evaluation.formatting import HEADLINE, format_interval, format_value, unit_of
 from hymunet.metrics.case import METRICS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from rich.table import Table
+
     from hymunet.evaluation.evaluate import Evaluation
 
 
@@ -44,7 +49,35 @@ def print_tables(evaluation: "Evaluation") -> None:
             f"{entry['n_without_empty']} cases where both masks hold something\n",
             highlight=False,
         )
+    if "folds" in summary:
+        console.print(_folds_table(summary))
     for note in evaluation.notes:
         console.print(f"  note: {escape(note)}", highlight=False)
     if evaluation.report is not None:
         console.print(f"  report: {escape(str(evaluation.report))}", highlight=False)
+
+
+def _folds_table(summary: "Mapping[str, Any]") -> "Table":
+    """A line a fold of a cross-validation, then their mean and standard deviation."""
+    from rich.table import Table
+
+    names = [name for name in HEADLINE if name in summary["over_folds"]["mean"]]
+    table = Table(title="by fold: means over images", title_justify="left")
+    for heading in ("fold", "cases", "best epoch", "val Dice"):
+        table.add_column(heading, justify="right")
+    for name in names:
+        unit = unit_of(name, summary)
+        table.add_column(METRICS[name].label + (f" ({unit})" if unit else ""), justify="right")
+    for fold in summary["folds"]:
+        table.add_row(
+            str(fold["fold"]),
+            str(fold["n"]),
+            str(fold["best_epoch"]),
+            format_value(fold["val_dice"], "dice"),
+            *(format_value(fold["means"][name], name) for name in names),
+            end_section=fold is summary["folds"][-1],
+        )
+    for label, key in (("mean", "mean"), ("sd", "sd")):
+        values = summary["over_folds"][key]
+        table.add_row(label, "", "", "", *(format_value(values[name], name) for name in names))
+    return table

@@ -8,6 +8,7 @@ import numpy as np
 from hymunet.data.case import Case, Dataset
 from hymunet.data.case_io import read_case, read_label
 from hymunet.data.formats import find_dataset
+from hymunet.data.groups import grouped_by_name
 from hymunet.data.image_io import Image, read_image, stem_of
 from hymunet.data.masks_io import is_volume, listed
 from hymunet.data.splits import PARTS, Split, load_split, read_split
@@ -39,6 +40,7 @@ def find_cases(
     images: Path | None = None,
     masks: Path | None = None,
     split_file: Path | None = None,
+    groups: str | None = None,
 ) -> tuple[Dataset, list[Case], list[str]]:
     """The data set, its cases to score, and notes on what was chosen or left out.
 
@@ -51,11 +53,13 @@ def find_cases(
         images: Folder of images, when it has no usual name.
         masks: Folder of reference masks, when it has no usual name.
         split_file: A split.csv, or the split.json of a run; see `read_split`.
+        groups: See `grouped_by_name`; cases of one group are not independent.
 
     Raises:
         HyMUNetError: If there are no such cases.
     """
-    dataset = _find_truth(truth, is_mask_folder(Path(prediction)), images, masks)
+    found = _find_truth(truth, is_mask_folder(Path(prediction)), images, masks)
+    dataset = grouped_by_name(found, groups)
     cases, notes = _labelled(dataset)
     cases, split_notes = _choose(cases, dataset, split, find_run(Path(prediction)), split_file)
     return dataset, cases, [*dataset.notes, *notes, *split_notes]

@@ -13,7 +13,7 @@ class TrainResult:
 
     Args:
         folder: The run folder.
-        model: Its best.safetensors.
+        model: Its best.safetensors; of a cross-validation the folder, whose folds predict together.
         report: Its report.html.
         dice: Per-image mean Dice on the part that was evaluated, on the images' own grid.
     """
@@ -33,6 +33,8 @@ def train(
     split_file: Path | None = None,
     options: TrainOptions | None = None,
     config: Path | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
 ) -> TrainResult:
     """Trains on a data set, evaluates, and writes a report.
 
@@ -44,10 +46,14 @@ def train(
     on the same output folder resumes where it stopped. `--config run/config.yaml` repeats a run.
     `--init MODEL` starts from a trained model instead of random weights.
 
+    `--folds 5` cross-validates: five networks in OUTPUT/fold-0 to fold-4, each case scored by the
+    one that did not see it. A test part that the data or the split file name is left untouched.
+
     Args:
         data: The data set.
         output: The run folder; default: `runs/<data>-seed<seed>`, with the preset or
-            `from-<model>` of --init between where they are given.
+            `from-<model>` of --init between where they are given, and with `-folds<folds>` behind
+            it with --folds.
         images: Folder of images, when it has no usual name.
         masks: Folder of masks, when it has no usual name.
         split_file: Which case is in which part, instead of the data's own split: a CSV table with
@@ -55,6 +61,9 @@ def train(
             out are not used.
         options: All other settings.
         config: The config.yaml of a run: its values stand behind what is given here.
+        folds: Cross-validate in so many folds, instead of training one network.
+        fold: Of --folds, train this one only (0 is the first), for machines side by side; the
+            command without it completes and joins them.
     """
     from rich.console import Console
 
@@ -79,14 +88,27 @@ def train(
         None if path is None else Path(path) for path in (images, masks, split_file)
     )
     name = data.resolve().stem if data.is_file() else data.resolve().name
-    words = (name, options.start, f"seed{options.seed}")
+    last = None if folds is None else f"folds{folds}"
+    words = (name, options.start, f"seed{options.seed}", last)
     output = Path(output or f"runs/{'-'.join(filter(None, words))}")
     console = Console(stderr=True)
+    if folds is not None or fold is not None:
+        from hymunet.workflows.cross_validation import cross_validate
+
+        return cross_validate(
+            data, output, options, folds, fold, images, masks, split_file, console
+        )
     finished = fit(data, output, options, images, masks, split_file, console)
     choose_after_training(finished, options, console)
     part = "test" if finished.split.test else "val"
     evaluation = evaluate(
-        finished.folder.path, data, images=images, masks=masks, split=part, output=output
+        finished.folder.path,
+        data,
+        images=images,
+        masks=masks,
+        split=part,
+        output=output,
+        groups=options.groups,
     )
     say(console, f"model:  {finished.folder.best}")
     say(console, f"report: {output / 'report.html'}")
