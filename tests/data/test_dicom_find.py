@@ -12,7 +12,7 @@ from hymunet.data.cache import CaseCache
 from hymunet.data.case_io import read_case
 from hymunet.data.formats import find_dataset, find_images, find_others
 from hymunet.data.image_io import read_image
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.errors import HyMUNetError
 from tests.data.dicom_files import photo, save, segmentation, slices, volume, write_series

@@ -6,7 +6,7 @@ import pytest
 
 from hymunet.data.image_io import read_image
 from hymunet.data.mask_reading import read_mask
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from hymunet.errors import HyMUNetError
 from tests.data.dicom_files import (
     AXIAL,

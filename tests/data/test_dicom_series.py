@@ -20,7 +20,7 @@ from pydicom.uid import (
 
 from hymunet.data import dicom_header
 from hymunet.data.image_io import read_image, stem_of
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from hymunet.errors import HyMUNetError
 from tests.data.dicom_files import (
     NAME,

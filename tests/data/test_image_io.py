@@ -16,7 +16,7 @@ from PIL import ImageFile, ImageOps
 
 from hymunet.data.image_io import Image, read_image, stem_of
 from hymunet.data.mask_reading import read_mask
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from hymunet.errors import HyMUNetError, NonFiniteError
 
 

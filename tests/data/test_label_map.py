@@ -8,7 +8,7 @@ import pytest
 from hymunet.data.label_map import inverse_label_map, map_labels
 from hymunet.data.label_scheme import label_scheme
 from hymunet.data.mask_reading import read_mask, values_in_mask
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from hymunet.errors import HyMUNetError
 from tests.data.drawn_files import blocks, picture, volume
 

@@ -6,7 +6,8 @@ import pytest
 
 from hymunet.data.case import Dataset
 from hymunet.data.survey import CaseSurvey, Intensities
-from hymunet.data.verify import label_values, verify
+from hymunet.data.verify import verify
+from hymunet.data.verify_masks import label_values
 
 
 def row(number, **changes):

@@ -195,7 +195,7 @@ def test_of_nested_structures_the_one_threshold_is_that_of_the_masks(data, tmp_p
     folder = tmp_path / "data"
     shutil.copytree(data / "images", folder / "images")
     (folder / "masks").mkdir()
-    from hymunet.data.masks_io import write_mask
+    from hymunet.data.mask_writing import write_mask
 
     for path in (data / "masks").iterdir():
         labels = read_mask(path).labels

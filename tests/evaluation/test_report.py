@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from hymunet.data.case import Case
 from hymunet.data.mask_reading import read_mask
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from hymunet.data.phantoms import draw_lesion
 from hymunet.evaluation.evaluate import Evaluation, score_case
 from hymunet.evaluation.formatting import format_interval, format_value

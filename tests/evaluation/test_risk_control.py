@@ -13,7 +13,7 @@ from hymunet.data.case import Case
 from hymunet.data.case_hash import case_hash
 from hymunet.data.image_io import read_image
 from hymunet.data.mask_reading import read_mask
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation import miss_rates
 from hymunet.evaluation.calibrate import calibrate

@@ -16,7 +16,7 @@ from hymunet import HyMUNet, Predictor
 from hymunet.data.image_io import read_image
 from hymunet.data.phantoms import draw_volume
 from hymunet.errors import HyMUNetError, NonFiniteError
-from hymunet.inference.predictor import describe_model
+from hymunet.inference.describe import describe_model
 from hymunet.network.model_file import find_model
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2}

@@ -12,7 +12,7 @@ import pytest
 
 from hymunet.cli import main
 from hymunet.data.image_io import read_image
-from hymunet.data.masks_io import write_mask
+from hymunet.data.mask_writing import write_mask
 from tests.data.dicom_files import dataset, save, slices, volume, write_series
 from tests.data.drawn_files import described
 

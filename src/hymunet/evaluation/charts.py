@@ -111,7 +111,7 @@ def histogram(values: Sequence[float], title: str, unit: str, log: bool = False)
         ends = (ends[0] * 0.9, ends[1] * 1.1) if ends[0] > 0 else (ends[0] - 1, ends[1] + 1)
     edges = np.geomspace(*ends, count + 1) if log else np.linspace(*ends, count + 1)
     figure, axes = _blank(unit)
-    axes.hist(numbers, edges, color=ACCENT)
+    axes.hist(numbers, edges.tolist(), color=ACCENT)
     axes.axvline(middle, color=INK, linewidth=1)
     if log:
         axes.set_xscale("log")

@@ -109,7 +109,8 @@ def evaluate(
     summary, summary_notes = summarise(rows, median, known.val_chose)
     options: dict[str, str | Path | int | None] = {
         "images": images, "masks": masks, "split": split, "split_file": split_file,
-        "num_labels": num_labels, "groups": groups, "force": force, "device": device, "tta": tta, "output": output,
+        "num_labels": num_labels, "groups": groups, "force": force, "device": device, "tta": tta,
+        "output": output,
     }  # fmt: skip
     summary = {
         "prediction": source.name,

@@ -117,7 +117,7 @@ def write_prediction(
     import numpy as np
     from PIL import Image
 
-    from hymunet.data.masks_io import write_mask
+    from hymunet.data.mask_writing import write_mask
     from hymunet.files import write_with
     from hymunet.inference.overlay import draw_overlay
 

@@ -186,7 +186,7 @@ def _say_models(
     predictor: "Predictor", names: Sequence[str], given: bool, console: Console
 ) -> None:
     """What each model is for and under which terms; of several also where their mean is cut."""
-    from hymunet.inference.predictor import describe_model
+    from hymunet.inference.describe import describe_model
     from hymunet.network.promise import threshold_text
 
     described = [describe_model(member.info) for member in predictor.members]

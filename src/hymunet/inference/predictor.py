@@ -1,6 +1,6 @@
 """From a model file, or several, and an image to a mask at the image's own size."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -293,18 +293,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(w in str(error) for w in ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED"))
-
-
-def describe_model(info: Mapping[str, Any]) -> list[str]:
-    """Two lines on what a model is for and under which terms, to be printed wherever it is used."""
-    training = info.get("training", {})
-    cases = len(info.get("cases", {}).get("train", []))
-    trained = f"trained on {training.get('data', 'unknown data')} ({cases} cases)"
-    domain = info.get("domain")
-    licence = info.get("licence") or "not stated: that of its training data applies"
-    if "NC" in licence.split("-"):  # Creative Commons' own sign for it
-        licence += ", no commercial use"
-    return [
-        f"for {domain}; {trained}" if domain else trained,
-        f"licence: {licence}; research use only, not a medical device",
-    ]

@@ -12,9 +12,10 @@ from rich.console import Console
 from hymunet.console import counted, say
 from hymunet.data.cache import default_cache_folder
 from hymunet.data.case import Dataset
+from hymunet.data.findings import Finding
 from hymunet.data.masks_io import listed
 from hymunet.data.survey import CaseSurvey, survey
-from hymunet.data.verify import Finding, verify
+from hymunet.data.verify import verify
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
 from hymunet.training.initial import origin_of

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hymunet.data.case import Dataset
+    from hymunet.data.findings import Finding
     from hymunet.data.survey import CaseSurvey
-    from hymunet.data.verify import Finding
     from hymunet.workflows.estimate import Planned
 
 

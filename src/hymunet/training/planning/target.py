@@ -1,6 +1,6 @@
 """Rules on what is segmented, and by how large a network."""
 
-from hymunet.data.verify import label_values
+from hymunet.data.verify_masks import label_values
 from hymunet.training.planning.look import Look
 
 
