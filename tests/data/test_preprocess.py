@@ -327,3 +327,14 @@ def test_settings_of_a_newer_version_are_refused():
     values = {**make().to_dict(), "window": 3}
     with pytest.raises(HyMUNetError, match=r"has window, which this version does not know"):
         Preprocess.from_dict(values)
+
+
+def test_the_limits_of_intensities_are_in_the_files_own_unit_whatever_its_type():
+    values = torch.tensor([[0.0, 50.0, 100.0, 150.0, 250.0, 60.0]])
+    wanted = values.clamp(40, 160)
+    for dtype, full in ((torch.uint8, 255.0), (torch.uint16, 65535.0), (torch.float32, 1.0)):
+        config = PreprocessConfig(
+            mean=(0.0,), std=(1.0 / full,), multiple=1, clip=(40.0, 160.0), normalisation="dataset"
+        )
+        seen = Preprocess(config)(values.to(dtype)[None, None])
+        torch.testing.assert_close(seen[0, 0], wanted, rtol=1e-5, atol=1e-3)

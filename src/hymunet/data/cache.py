@@ -27,7 +27,7 @@ from hymunet.data.case_hash import case_hash
 from hymunet.data.case_io import read_case
 from hymunet.data.image_io import Image
 from hymunet.data.patches import places_of_classes
-from hymunet.data.preprocess import Preprocess, to_unit_range
+from hymunet.data.preprocess import Preprocess
 from hymunet.data.stamps import file_stamps
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_bytes
@@ -116,9 +116,11 @@ class CaseCache:
         self.folder = _writable(folder or default_cache_folder())
         config = preprocess.config
         self._geometry: tuple[object, ...] = (config.resize, config.image_size)
+        if config.clip is not None:  # else the key is what it always was
+            self._geometry = (*self._geometry, config.clip)
         if config.resize == "window":
             own = config.normalisation if config.normalises_whole else None
-            self._geometry = (config.resize, config.spacing_mm, own, config.clip if own else None)
+            self._geometry = (config.resize, config.spacing_mm, own, config.clip)
 
     def prepare(
         self, cases: Sequence[Case], progress: Callable[[], object] = lambda: None
@@ -243,7 +245,9 @@ class CaseCache:
 
     def _resize(self, image: Image) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(image.pixels))
-        resized = self.preprocess.resize(to_unit_range(pixels)[None], image.spacing_mm)[0]
+        resized = self.preprocess.resize(
+            self.preprocess.unit_range(pixels)[None], image.spacing_mm
+        )[0]
         if self.preprocess.config.normalises_whole:
             return self.preprocess.normalise(resized[None])[0].half()
         if pixels.dtype == torch.uint8 and self.preprocess.config.resize != "window":

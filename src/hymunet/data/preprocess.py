@@ -160,7 +160,16 @@ class Preprocess(nn.Module):
         return asdict(self.config)
 
     def forward(self, image: Tensor, spacing_mm: Spacing = None) -> Tensor:
-        return self.pad(self.normalise(self.resize(to_unit_range(image), spacing_mm)))
+        return self.pad(self.normalise(self.resize(self.unit_range(image), spacing_mm)))
+
+    def unit_range(self, image: Tensor) -> Tensor:
+        """Intensities between the limits of `clip`, which are in the file's own unit, as float32;
+        8- and 16-bit ones then in [0, 1]."""
+        if self.config.clip is None:
+            return to_unit_range(image)
+        full_scale = _FULL_SCALE.get(image.dtype, 1.0)
+        low, high = (limit / full_scale for limit in self.config.clip)
+        return to_unit_range(image).clamp(low, high)
 
     def resized_size(self, size: tuple[int, ...], spacing_mm: Spacing = None) -> tuple[int, ...]:
         """Size of the picture inside the network's input, for an image of `size`; without pads.
@@ -231,11 +240,8 @@ class Preprocess(nn.Module):
         return resized
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Zero mean and unit deviation, by the training images' statistics or the image's own; of
-        intensities between the limits of `clip`, where there are any."""
+        """Zero mean and unit deviation, by the training images' statistics or the image's own."""
         shape = (1, -1, *[1] * (image.ndim - 2))
-        if self.config.clip is not None:
-            image = image.clamp(*self.config.clip)
         if self.config.normalisation == "dataset":
             mean = torch.tensor(self.config.mean, device=image.device, dtype=image.dtype)
             std = torch.tensor(self.config.std, device=image.device, dtype=image.dtype)

@@ -13,6 +13,7 @@ from hymunet.data.cache import CaseCache
 from hymunet.data.case import Case
 from hymunet.data.patches import read_patch
 from hymunet.data.preprocess import Preprocess, to_unit_range
+from hymunet.errors import HyMUNetError
 
 
 def sample_seed(seed: int, epoch: int, case_id: str) -> int:
@@ -149,20 +150,29 @@ def training_statistics(
     cases: Sequence[Case], cache: CaseCache, most: int = 500
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation a channel over the prepared images, of evenly spaced cases where
-    there are more than `most`; intensities beyond the limits of `clip`
-    count as these."""
+    there are more than `most`.
+
+    Raises:
+        HyMUNetError: If all of them are of one and the same value.
+    """
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, most).astype(int))]
-    limits = cache.preprocess.config.clip
     total = squares = torch.zeros(cache.in_channels, dtype=torch.float64)
     count = 0
     for case in chosen:
         image = to_unit_range(cache.load(case).image).double().flatten(1)
-        if limits is not None:
-            image = image.clamp(*limits)
         total = total + image.sum(1)
         squares = squares + image.square().sum(1)
         count += image.shape[1]
     mean = total / count
+    if bool(((squares / count - mean.square()) <= 1e-12 * mean.square()).all()):
+        limits = cache.preprocess.config.clip
+        within = (
+            "" if limits is None else f" between the intensities {limits[0]:g} and {limits[1]:g}"
+        )
+        raise HyMUNetError(
+            f"all training images are of one value{within}, so there is nothing to learn from: "
+            "leave --intensity-range out, or give one in the files' own unit"
+        )
     deviation = (squares / count - mean.square()).clamp(min=1e-6).sqrt()
     return (
         tuple(round(value, 4) for value in mean.tolist()),

@@ -14,12 +14,15 @@ from hymunet.data.cache import default_cache_folder
 from hymunet.data.case import Dataset
 from hymunet.data.findings import Finding
 from hymunet.data.masks_io import listed
+from hymunet.data.splits import Split
 from hymunet.data.survey import CaseSurvey, survey
 from hymunet.data.verify import verify
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
 from hymunet.training.initial import origin_of
+from hymunet.training.loading import draw_split, test_part
 from hymunet.training.options import OPEN, TrainOptions
+from hymunet.training.planning.look import Origin
 from hymunet.training.planning.plan import Plan, Settings, make_plan, settle
 from hymunet.training.run_folder import RunFolder
 
@@ -33,12 +36,14 @@ class Decision:
         plan: Those that hang on the data, each with its reason.
         findings: What `verify` says of the data, no errors among them.
         rows: What was seen of each case.
+        split: Which case is in which part; None: not drawn.
     """
 
     settings: Settings
     plan: Plan
     findings: tuple[Finding, ...]
     rows: Sequence[CaseSurvey]
+    split: Split | None = None
 
     def but(self, name: str, value: Any, reason: str) -> "Decision":
         """The same with another value for one setting."""
@@ -47,7 +52,11 @@ class Decision:
 
 
 def decide(
-    dataset: Dataset, options: TrainOptions, console: Console, started: Path = Path()
+    dataset: Dataset,
+    options: TrainOptions,
+    console: Console,
+    started: Path = Path(),
+    given: Split | None = None,
 ) -> Decision:
     """Looks at the data, refuses what cannot be trained on, and decides what was left open.
 
@@ -56,6 +65,8 @@ def decide(
         options: What somebody chose.
         console: Where to report.
         started: What `save_start` wrote, where a run is resumed that began with a model.
+        given: The split, where there is one; else it is drawn here, before anything is decided, so
+            that no case that judges has a say.
 
     Raises:
         HyMUNetError: If `verify` finds errors, or options and data contradict each other.
@@ -74,7 +85,10 @@ def decide(
     for finding in findings:
         if finding.level == "warning":
             say(console, f"warning: {_worded(finding)}", "yellow")
-    return decided(dataset, rows, findings, options, started)
+    origin = origin_of(options, started)
+    trained = origin.cases if origin is not None else frozenset()
+    split = given or draw_split(dataset.cases, rows, options, trained, test_part(dataset))
+    return decided(dataset, rows, findings, options, origin, split)
 
 
 def decided(
@@ -82,11 +96,13 @@ def decided(
     rows: Sequence[CaseSurvey],
     findings: Sequence[Finding],
     options: TrainOptions,
-    started: Path = Path(),
+    origin: Origin | None = None,
+    split: Split | None = None,
 ) -> Decision:
     """As `decide`, where the data have been looked at and hold no error."""
-    plan = make_plan(dataset, rows, options, uses_gpu(options), origin_of(options, started))
-    return Decision(settle(options, plan), plan, tuple(findings), rows)
+    teaching = None if split is None else split.train
+    plan = make_plan(dataset, rows, options, uses_gpu(options), origin, teaching)
+    return Decision(settle(options, plan), plan, tuple(findings), rows, split)
 
 
 def say_choices(plan: Plan, console: Console) -> None:

@@ -25,13 +25,11 @@ from hymunet.training.lightning_module import SegmentationTask
 from hymunet.training.limits import check_batch, in_memory, in_time
 from hymunet.training.loading import (
     contrast_median,
-    draw_split,
     given_split,
     kind_of_images,
     make_loader,
     prepare,
     refuse_known_cases,
-    test_part,
 )
 from hymunet.training.model_info import model_info
 from hymunet.training.options import TrainOptions
@@ -94,7 +92,7 @@ def fit(
         dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.id in used))
     if resuming:
         options = run.settled(options)
-    decision = decide(dataset, options, console, run.init)
+    decision = decide(dataset, options, console, run.init, given)
     settings = decision.settings
     say_choices(decision.plan, console)
     in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
@@ -106,7 +104,8 @@ def fit(
     geometry = _geometry(settings, network)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
-    split = given or draw_split(dataset.cases, facts, settings, start.cases, test_part(dataset))
+    split = decision.split
+    assert split is not None  # it was drawn where none was given
     for note in split_notes or split.notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
@@ -124,7 +123,7 @@ def fit(
     preprocess = Preprocess(geometry)
 
     if options.batch_size is None:
-        decision = in_memory(decision, network, geometry, device, console)
+        decision = in_memory(decision, network, geometry, device, console, options.epochs is None)
         settings = decision.settings
     loaders = (
         make_loader(train_cases, cache, preprocess, settings, training=True),

@@ -92,8 +92,11 @@ def origin_of(options: TrainOptions, saved: Path) -> Origin | None:
         return None
     info = read_info(saved if saved.is_file() else find_model(options.init))
     known = info.get("preprocess")
+    cases = fingerprints((info.get("cases") or {}).get("train"))
     preprocess = None if known is None else Preprocess.from_dict(known).config
-    return Origin(model_name(options.init), HyMUNetConfig(**info["architecture"]), preprocess)
+    return Origin(
+        model_name(options.init), HyMUNetConfig(**info["architecture"]), preprocess, cases
+    )
 
 
 def save_start(path: Path, start: Start) -> None:

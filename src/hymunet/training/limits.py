@@ -16,6 +16,7 @@ from hymunet.training.cost import (
 )
 from hymunet.training.decide import Decision
 from hymunet.training.options import seconds_of
+from hymunet.training.planning.effort import passes
 from hymunet.training.planning.plan import Settings
 
 
@@ -39,8 +40,10 @@ def in_memory(
     geometry: PreprocessConfig,
     device: torch.device,
     console: Console,
+    epochs_open: bool = False,
 ) -> Decision:
-    """The planned batch, halved where the machine's memory asks for it."""
+    """The planned batch, halved where the machine's memory asks for it; then the passes, where
+    nobody chose them, are those of smaller batches."""
     size = geometry.patch_size or geometry.image_size
     planned = decision.settings.batch_size
     if size is None:  # images of any size
@@ -51,7 +54,13 @@ def in_memory(
         return decision
     reason = f"{planned} would need {planned * needed / 2**30:.1f} GiB, over half of the memory"
     say(console, f"  batch_size: {fits} ({reason})")
-    return decision.but("batch_size", fits, reason)
+    decision = decision.but("batch_size", fits, reason)
+    if not epochs_open:
+        return decision
+    samples = decision.plan.training_cases * decision.settings.patches
+    count, why = passes(samples, fits, decision.settings.init is not None)
+    say(console, f"  epochs: {count} ({why})")
+    return decision.but("epochs", count, why)
 
 
 def in_time(

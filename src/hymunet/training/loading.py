@@ -25,9 +25,11 @@ from hymunet.data.image_io import read_image
 from hymunet.data.masks_io import is_volume, listed
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.data.splits import Split, load_split, make_split, read_split, split_from_table
+from hymunet.data.survey import CaseSurvey
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
 from hymunet.training.dataset import CaseDataset, EpochSampler, PatchDataset
+from hymunet.training.options import TrainOptions
 from hymunet.training.planning.plan import Settings
 
 
@@ -95,8 +97,8 @@ def test_part(dataset: Dataset) -> frozenset[str]:
 
 def draw_split(
     cases: Sequence[Case],
-    facts: Sequence[CaseFacts],
-    settings: Settings,
+    facts: "Sequence[CaseFacts | CaseSurvey]",
+    settings: TrainOptions,
     trained: frozenset[str],
     test: frozenset[str] = frozenset(),
 ) -> Split:
@@ -128,7 +130,7 @@ def draw_split(
 
 def _drawn(
     cases: Sequence[Case],
-    facts: Sequence[CaseFacts],
+    facts: "Sequence[CaseFacts | CaseSurvey]",
     seed: int,
     trained: frozenset[str],
     fractions: tuple[float, float, float],

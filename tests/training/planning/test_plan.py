@@ -11,6 +11,7 @@ from hymunet.data.survey import CaseSurvey, Intensities
 from hymunet.errors import HyMUNetError
 from hymunet.network.config import HyMUNetConfig
 from hymunet.training.options import OPEN, TrainOptions
+from hymunet.training.planning.effort import passes
 from hymunet.training.planning.look import Origin
 from hymunet.training.planning.plan import make_plan, settle
 
@@ -42,8 +43,8 @@ def dataset_of(rows, **values):
     return Dataset("folder pairs", Path("data"), cases, **values)
 
 
-def plan_of(rows, options=None, origin=None, on_gpu=False, **values):
-    return make_plan(dataset_of(rows, **values), rows, options, on_gpu, origin)
+def plan_of(rows, options=None, origin=None, on_gpu=False, teaching=None, **values):
+    return make_plan(dataset_of(rows, **values), rows, options, on_gpu, origin, teaching)
 
 
 def test_pictures_are_squeezed_whole_with_one_structure():
@@ -166,3 +167,45 @@ def test_settings_repeat_every_option():
     names = {field.name for field in fields(TrainOptions)}
     settings = settle(TrainOptions(), plan_of([row(0), row(1)]))
     assert names <= {field.name for field in fields(settings)}
+
+
+def test_cases_that_judge_have_no_say():
+    air = (Intensities(-1000.0, -300.0, 400.0, 900.0),)
+
+    def organ(high):
+        return (Intensities(-20.0, 60.0, 30.0, high),)
+
+    teach = [volume(i, image=air, inside=organ(150.0)) for i in range(4)]
+    others = [volume(i, (90, 90, 90), (3.0, 1.0, 1.0), image=air, inside=organ(900.0))
+              for i in range(4, 9)]  # fmt: skip
+    ids = {one.id for one in teach}
+    alone = plan_of(teach, teaching=ids)
+    with_others = plan_of([*teach, *others], teaching=ids)
+    assert with_others.choices == alone.choices
+    by_split = plan_of(
+        [*teach, *others],
+        split={r.id: "train" if r.id in ids else "test" for r in [*teach, *others]},
+    )
+    assert by_split.choices == alone.choices
+
+
+def test_a_model_brings_its_intensities_along_where_they_are_not_the_images_own():
+    read = PreprocessConfig((64, 64), "squeeze", normalisation="image", clip=(5.0, 90.0))
+    origin = Origin("scans", HyMUNetConfig(), read)
+    plan = plan_of([row(0)], TrainOptions(init="scans"), origin)
+    assert (plan["normalisation"], plan["intensity_range"]) == ("image", (5.0, 90.0))
+
+
+def test_sizes_for_windows_and_for_squeezing_exclude_each_other():
+    for given in (
+        {"resize": "window", "image_size": 64},
+        {"resize": "squeeze", "patch_size": (32, 32)},
+        {"image_size": 64, "patch_size": (32, 32)},
+    ):
+        with pytest.raises(HyMUNetError, match=r"leave one of them out|give one of them"):
+            plan_of([row(0)], TrainOptions(**given))
+
+
+def test_smaller_batches_need_fewer_passes():
+    assert passes(96, 8, False)[0] == 2 * passes(96, 4, False)[0]
+    assert passes(96, 8, True)[0] < passes(96, 8, False)[0]

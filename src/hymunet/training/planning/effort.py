@@ -33,8 +33,13 @@ def patches(look: Look) -> tuple[int, str]:
 
 def epochs(look: Look) -> tuple[int, str]:
     """Passes over the training cases."""
-    wanted = STEPS if look.origin is None else STEPS_FROM_MODEL
     samples = look.training_cases() * int(look["patches"])
-    steps = max(1, samples // int(look["batch_size"]))
+    return passes(samples, int(look["batch_size"]), look.origin is not None)
+
+
+def passes(samples: int, batch_size: int, from_model: bool) -> tuple[int, str]:
+    """As many as make a training of the usual number of steps."""
+    wanted = STEPS_FROM_MODEL if from_model else STEPS
+    steps = max(1, samples // batch_size)
     count = int(min(500, max(10, math.ceil(wanted / steps))))
     return count, f"{count} passes of {steps} steps, {count * steps} in all"

@@ -35,6 +35,19 @@ def check_given(look: Look) -> None:
             f"{' and '.join(for_pictures)} would bring pictures to a square, but these are "
             "volumes, which are read in windows: give --patch-size DEPTH HEIGHT WIDTH, or nothing"
         )
+    policy = given.get("resize")
+    belongs = {"image_size": ("squeeze", "letterbox"), "patch_size": ("window",)}
+    for name, policies in belongs.items():
+        if given.get(name) is not None and policy not in (None, *policies):
+            raise HyMUNetError(
+                f"--{name.replace('_', '-')} belongs to --resize {' and '.join(policies)}, but "
+                f"--resize is {policy}: leave one of them out"
+            )
+    if given.get("image_size") is not None and given.get("patch_size") is not None:
+        raise HyMUNetError(
+            "--image-size squeezes a whole picture and --patch-size reads it in windows: give one "
+            "of them"
+        )
     for name in ("patch_size", "spacing_mm"):
         if given.get(name) is not None and len(given[name]) != look.dims:
             raise HyMUNetError(
@@ -47,7 +60,7 @@ def resize(look: Look) -> tuple[str, str]:
     """Policy of `PreprocessConfig`."""
     for option, policy in (("patch_size", "window"), ("image_size", "squeeze")):
         if look.given.get(option) is not None:
-            return policy, f"a {option} is given"
+            return policy, f"--{option.replace('_', '-')} is given"
     if look.origin is not None and look.origin.preprocess is not None:
         return look.origin.preprocess.resize, f"as {look.origin.name} was trained"
     if look.dims == 3:

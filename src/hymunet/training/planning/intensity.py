@@ -9,6 +9,13 @@ CUT_AWAY = 0.25  # share of exact zeros from which a volume's surroundings count
 
 def normalisation(look: Look) -> tuple[str, str]:
     """Policy of `PreprocessConfig`."""
+    read = None if look.origin is None else look.origin.preprocess
+    if (
+        look.origin is not None
+        and read is not None
+        and (read.normalisation != "dataset" or read.clip is not None)
+    ):
+        return read.normalisation, f"as {look.origin.name} was trained"
     if look.rows[0].kind == "2-D integer":
         return "dataset", "8- and 16-bit pictures have one scale: the training images' own"
     if is_ct(look):
@@ -21,6 +28,8 @@ def normalisation(look: Look) -> tuple[str, str]:
 
 def intensity_range(look: Look) -> tuple[tuple[float, float] | None, str]:
     """A CT window."""
+    if look.origin is not None and look.origin.preprocess is not None:
+        return look.origin.preprocess.clip, f"as {look.origin.name} was trained"
     if not is_ct(look):
         return None, "all are told apart"
     inside = [channel for row in look.rows for channel in row.inside]

@@ -35,18 +35,22 @@ class Origin:
         name: What it is called.
         architecture: Of its network.
         preprocess: How it reads images; None: its file does not say.
+        cases: Fingerprints of the cases that it was trained on.
     """
 
     name: str
     architecture: HyMUNetConfig
     preprocess: PreprocessConfig | None = None
+    cases: frozenset[str] = frozenset()
 
 
 @dataclass
 class Look:
     """Args:
     dataset: Its name, labels, regions and split.
-    rows: Of the cases that can be read.
+    rows: Of the cases that teach.
+    everything: Of all cases that can be read; says which structures there are, and nothing else.
+    known_split: Whether it is known which cases teach; else `rows` are all of them.
     given: Settings that somebody chose, by name.
     on_gpu: Whether it is trained on a GPU.
     origin: The model to start from; None: from scratch.
@@ -58,6 +62,8 @@ class Look:
     given: Mapping[str, Any]
     on_gpu: bool = False
     origin: Origin | None = None
+    everything: Sequence[CaseSurvey] = ()
+    known_split: bool = False
     choices: list[Choice] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Any:
@@ -70,11 +76,8 @@ class Look:
         return len(self.rows[0].size)
 
     def training_cases(self) -> int:
-        """How many cases teach: by the data's own split, else 70 %."""
-        split = self.dataset.split
-        if split is None:
-            return max(1, round(0.7 * len(self.rows)))
-        return max(1, sum(split.get(row.id) == "train" for row in self.rows))
+        """How many cases teach: 70 % where that is not known yet."""
+        return max(1, round((1.0 if self.known_split else 0.7) * len(self.rows)))
 
     def median_size(self) -> tuple[int, ...]:
         """Of images, at the chosen spacing."""

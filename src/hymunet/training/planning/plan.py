@@ -4,7 +4,7 @@ The rules read the rows of `hymunet.data.survey` and nothing else of the data. W
 goes before what a rule would choose.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -81,6 +81,7 @@ def make_plan(
     options: TrainOptions | None = None,
     on_gpu: bool = False,
     origin: Origin | None = None,
+    teaching: Collection[str] | None = None,
 ) -> Plan:
     """Chooses every setting.
 
@@ -90,6 +91,8 @@ def make_plan(
         options: What somebody chose; the rest is None.
         on_gpu: Whether it is trained on a GPU.
         origin: The model that training starts from; None: from scratch.
+        teaching: Ids of the training cases, from which alone everything but the number of
+            structures is taken; None: those of the data's own split, else not known: all.
 
     Raises:
         HyMUNetError: If no case can be used.
@@ -100,7 +103,10 @@ def make_plan(
     if origin is not None and origin.architecture.spatial_dims != len(rows[0].size):
         origin = replace(origin, preprocess=None)  # whoever loads its weights will refuse it
     given = {f.name: getattr(options, f.name) for f in fields(TrainOptions)} if options else {}
-    look = Look(dataset, rows, given, on_gpu, origin)
+    if teaching is None and dataset.split is not None:
+        teaching = {id_ for id_, part in dataset.split.items() if part == "train"}
+    seen = rows if teaching is None else [row for row in rows if row.id in teaching] or rows
+    look = Look(dataset, seen, given, on_gpu, origin, rows, teaching is not None)
     geometry.check_given(look)
     for name, rule in RULES:
         value, reason = rule(look)

@@ -6,7 +6,7 @@ from hymunet.training.planning.look import Look
 
 def structures(look: Look) -> tuple[int, str]:
     """Kinds of structure, the background not counted."""
-    found, count = label_values(look.dataset, look.rows)
+    found, count = label_values(look.dataset, look.everything)
     if look.dataset.label_names is not None:
         names = ", ".join(look.dataset.label_names.values())
         return count, f"the data set names {'it' if count == 1 else 'them'}: {names}"
