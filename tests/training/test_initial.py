@@ -36,6 +36,8 @@ def trained(path, in_channels=3, num_classes=1, info=INFO, **sizes):
 
 
 def start_from(model, tmp_path, in_channels=3, spatial_dims=2, **options):
+    several = options.get("structures", 1) > 1
+    options = {"activation": "softmax" if several else "sigmoid"} | options
     options = Settings(init=str(model), **options)
     return starting_network(options, in_channels, spatial_dims, tmp_path / "init.safetensors")
 
