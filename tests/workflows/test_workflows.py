@@ -20,7 +20,7 @@ def test_train_evaluates_the_held_out_part_and_reports(tmp_path, monkeypatch, ca
     data = write_phantoms(tmp_path / "moles", 16, size=(40, 48))
     options = TrainOptions(image_size=32, epochs=1, batch_size=4, workers=0, device="cpu")
     result = train(data, options=options)
-    assert result.folder.as_posix() == "runs/moles-tiny-seed0"
+    assert result.folder.as_posix() == "runs/moles-seed0"
     with open(result.folder / "cases.csv", newline="") as file:
         scored = [row["case"] for row in csv.DictReader(file)]
     split = json.loads((result.folder / "split.json").read_text())

@@ -87,7 +87,7 @@ def find_source(
         return _mask_source(Path(prediction), cases, dataset, num_labels)
     source = _model_source(prediction, find_run(Path(prediction)), device, tta)
     found = structures_of_model(source.classes, source.nested, dataset)
-    return replace(source, regions=found.regions, notes=found.notes)
+    return replace(source, regions=found.regions, notes=(*source.notes, *found.notes))
 
 
 def is_mask_folder(prediction: Path) -> bool:
