@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.hymunet import HyMUNet
+from hymunet.training.lightning_module import VALIDATION_OVERLAP
 from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss
 from hymunet.training.optimiser import make_optimiser
 from hymunet.training.planning.plan import Settings
@@ -168,7 +169,7 @@ def _seconds_a_look(
     image = next(iter(loader))["image"].to(device)
     with _precision(settings, device):
         if settings.resize == "window" and settings.patch_size is not None:
-            sliding_window(network, image, settings.patch_size, 0.25)
+            sliding_window(network, image, settings.patch_size, VALIDATION_OVERLAP)
         else:
             network(image)
     return time.monotonic() - started

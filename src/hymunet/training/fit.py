@@ -18,6 +18,7 @@ from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.data.splits import Split, save_split
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import read_info
+from hymunet.training.cost import available_memory, bytes_a_sample
 from hymunet.training.dataset import training_statistics
 from hymunet.training.decide import decide, save_decision, say_choices, uses_gpu
 from hymunet.training.initial import Start, save_start, starting_network
@@ -122,8 +123,10 @@ def fit(
         geometry = PreprocessConfig(**(asdict(geometry) | {"mean": mean, "std": std}))
     preprocess = Preprocess(geometry)
 
-    if options.batch_size is None:
-        decision = in_memory(decision, network, geometry, device, console, options.epochs is None)
+    size = geometry.patch_size or geometry.image_size
+    if options.batch_size is None and size is not None:  # else images are of any size
+        needed, free = bytes_a_sample(network, size), available_memory(device)
+        decision = in_memory(decision, needed, free, console, options.epochs is None)
         settings = decision.settings
     loaders = (
         make_loader(train_cases, cache, preprocess, settings, training=True),

@@ -15,7 +15,8 @@ from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss, pro
 from hymunet.training.optimiser import make_optimiser
 from hymunet.training.planning.plan import Settings
 
-_OVERLAP = 0.25  # of windows in validation: half as much as in prediction, a fraction of the time
+# of windows in validation: half as much as in prediction, a fraction of the time
+VALIDATION_OVERLAP = 0.25
 LOSS_TERMS = ("loss", "cross_entropy", "dice_loss", "boundary")
 
 
@@ -120,7 +121,7 @@ class SegmentationTask(lightning.LightningModule):
         if self.window is None:
             logits = self.average(image)
         else:
-            logits = sliding_window(self.average, image, self.window, _OVERLAP)
+            logits = sliding_window(self.average, image, self.window, VALIDATION_OVERLAP)
         dice, iou = per_image_overlap(logits, target, self.activation, valid)
         for i in range(len(image)):  # the loss of each case apart: a last batch may be smaller
             one = slice(i, i + 1)

@@ -7,13 +7,7 @@ from hymunet.console import say
 from hymunet.data.preprocess import PreprocessConfig
 from hymunet.errors import HyMUNetError
 from hymunet.network.hymunet import HyMUNet
-from hymunet.training.cost import (
-    Batches,
-    available_memory,
-    batch_that_fits,
-    bytes_a_sample,
-    epochs_in,
-)
+from hymunet.training.cost import Batches, batch_that_fits, epochs_in
 from hymunet.training.decide import Decision
 from hymunet.training.options import seconds_of
 from hymunet.training.planning.effort import passes
@@ -36,20 +30,23 @@ def check_batch(
 
 def in_memory(
     decision: Decision,
-    network: HyMUNet,
-    geometry: PreprocessConfig,
-    device: torch.device,
+    needed: int,
+    free: int | None,
     console: Console,
-    epochs_open: bool = False,
+    epochs_open: bool,
 ) -> Decision:
     """The planned batch, halved where the machine's memory asks for it; then the passes, where
-    nobody chose them, are those of smaller batches."""
-    size = geometry.patch_size or geometry.image_size
+    nobody chose them, are those of smaller batches.
+
+    Args:
+        decision: With the planned batch.
+        needed: Bytes a sample, see `bytes_a_sample`.
+        free: Bytes that are free, see `available_memory`.
+        console: Where to report.
+        epochs_open: Whether nobody chose the passes.
+    """
     planned = decision.settings.batch_size
-    if size is None:  # images of any size
-        return decision
-    needed = bytes_a_sample(network, size)
-    fits = batch_that_fits(planned, needed, available_memory(device))
+    fits = batch_that_fits(planned, needed, free)
     if fits == planned:
         return decision
     reason = f"{planned} would need {planned * needed / 2**30:.1f} GiB, over half of the memory"

@@ -97,7 +97,7 @@ def test_part(dataset: Dataset) -> frozenset[str]:
 
 def draw_split(
     cases: Sequence[Case],
-    facts: "Sequence[CaseFacts | CaseSurvey]",
+    facts: Sequence[CaseSurvey],
     settings: TrainOptions,
     trained: frozenset[str],
     test: frozenset[str] = frozenset(),
@@ -130,7 +130,7 @@ def draw_split(
 
 def _drawn(
     cases: Sequence[Case],
-    facts: "Sequence[CaseFacts | CaseSurvey]",
+    facts: Sequence[CaseSurvey],
     seed: int,
     trained: frozenset[str],
     fractions: tuple[float, float, float],

@@ -50,16 +50,17 @@ class Planned:
 def measured(decision: "Decision", dataset: "Dataset", options: TrainOptions) -> Planned:
     """The plan with what it takes here; a batch that does not fit is halved."""
     import torch
+    from rich.console import Console
 
     from hymunet.training.cost import (
         available_memory,
-        batch_that_fits,
         bytes_a_sample,
         made_up_batches,
         seconds_a_step,
     )
     from hymunet.training.decide import uses_gpu
     from hymunet.training.initial import starting_network
+    from hymunet.training.limits import in_memory
     from hymunet.training.loading import kind_of_images
     from hymunet.training.options import seconds_of
 
@@ -76,11 +77,9 @@ def measured(decision: "Decision", dataset: "Dataset", options: TrainOptions) ->
     )
     needed, free = bytes_a_sample(network, size), available_memory(device)
     if options.batch_size is None:
-        fits = batch_that_fits(settings.batch_size, needed, free)
-        if fits != settings.batch_size:
-            reason = f"{settings.batch_size} would need over half of the memory"
-            decision = decision.but("batch_size", fits, reason)
-            settings = decision.settings
+        quiet = Console(quiet=True)  # the plan says it
+        decision = in_memory(decision, needed, free, quiet, options.epochs is None)
+        settings = decision.settings
     step = seconds_a_step(
         network.to(device), made_up_batches(network, settings, size), settings, device
     )
