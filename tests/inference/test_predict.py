@@ -423,3 +423,15 @@ def test_names_with_brackets_and_other_letters(folder, toy_file, tmp_path, capsy
     assert (output / odd.name).is_file()
     # "[red]" would be swallowed, and "[/x]" of the output is a closing tag without an opening one
     assert odd.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.0, "is empty"), (1e-6, None), (0.5, None), (0.949, None), (0.95, "95.0%"), (1.0, "100")],
+)
+def test_masks_of_nothing_or_of_nearly_everything_are_suspects(share, words):
+    from hymunet.inference.predict import suspicion
+
+    found = suspicion(share)
+    assert (found is None) == (words is None)
+    assert words is None or words in found
