@@ -14,9 +14,10 @@ from hymunet.evaluation.formatting import HEADLINE, format_interval, format_valu
 from hymunet.evaluation.provenance import how_made
 from hymunet.evaluation.seen import CLEANED, CUT, FORCED, OPTIMISTIC
 from hymunet.evaluation.strata import STRATA
-from hymunet.evaluation.summary import headline_means, mean_over_classes
+from hymunet.evaluation.summary import few_groups_notes, headline_means, mean_over_classes
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
+from hymunet.wording import plural, shortened
 
 if TYPE_CHECKING:
     from hymunet.evaluation.charts import Chart
@@ -55,12 +56,19 @@ def write_report(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"value": format_value, "interval": format_interval}
+    environment.filters |= {
+        "value": format_value,
+        "interval": format_interval,
+        "shortened": shortened,
+    }
+    environment.globals["plural"] = plural
     summary = evaluation.summary
+    few = few_groups_notes(summary["groups"])
     page = environment.from_string(template).render(
         summary=summary,
         title=_title(summary),
-        notes=evaluation.notes,
+        few=few,
+        notes=[note for note in evaluation.notes if note not in few],
         warnings=[note for note in evaluation.notes if _is_warning(note)],
         metrics=METRICS,
         units={name: unit_of(name, summary) for name in METRICS},
