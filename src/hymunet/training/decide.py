@@ -13,6 +13,7 @@ from hymunet.console import counted, say
 from hymunet.data.cache import default_cache_folder
 from hymunet.data.case import Dataset
 from hymunet.data.findings import Finding
+from hymunet.data.label_scheme import unnamed
 from hymunet.data.masks_io import listed
 from hymunet.data.splits import Split
 from hymunet.data.survey import CaseSurvey, survey
@@ -20,11 +21,12 @@ from hymunet.data.verify import verify
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
 from hymunet.training.initial import origin_of
-from hymunet.training.loading import draw_split, test_part
+from hymunet.training.loading import split_for
 from hymunet.training.options import OPEN, TrainOptions
 from hymunet.training.planning.look import Origin
 from hymunet.training.planning.plan import Plan, Settings, make_plan, settle
 from hymunet.training.run_folder import RunFolder
+from hymunet.wording import shortened
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def decide(
             say(console, f"warning: {_worded(finding)}", "yellow")
     origin = origin_of(options, started)
     trained = origin.cases if origin is not None else frozenset()
-    split = given or draw_split(dataset.cases, rows, options, trained, test_part(dataset))
+    split = given or split_for(dataset, rows, options, trained)
     return decided(dataset, rows, findings, options, origin, split)
 
 
@@ -103,6 +105,15 @@ def decided(
     teaching = None if split is None else split.train
     plan = make_plan(dataset, rows, options, uses_gpu(options), origin, teaching)
     return Decision(settle(options, plan), plan, tuple(findings), rows, split)
+
+
+def network_sees(plan: Plan) -> str:
+    """In what pieces and of what size the network gets images, in words."""
+    if plan["patch_size"] is not None:
+        return f"windows of {' x '.join(map(str, plan['patch_size']))}"
+    if plan["image_size"] is not None:
+        return f"whole pictures at {plan['image_size']} x {plan['image_size']}"
+    return "whole pictures at their own size"
 
 
 def say_choices(plan: Plan, console: Console) -> None:
@@ -139,9 +150,7 @@ def class_names(dataset: Dataset, settings: Settings) -> list[str]:
     names = dataset.label_names or {}
     if len(names) == settings.structures:
         return [names[index] for index in sorted(names)]
-    if settings.structures == 1:
-        return ["foreground"]
-    return [f"class {index + 1}" for index in range(settings.structures)]
+    return unnamed(settings.structures)
 
 
 def shown_value(value: object) -> str:
@@ -151,5 +160,5 @@ def shown_value(value: object) -> str:
 
 def _worded(finding: Finding) -> str:
     named = finding.cases and finding.check != "readable"  # its message names the file
-    cases = f" [{listed(finding.cases, 3)}]" if named else ""
+    cases = f" [{listed(map(shortened, finding.cases), 3)}]" if named else ""
     return f"{finding.check}: {finding.message}{cases}"

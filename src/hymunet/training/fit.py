@@ -39,6 +39,7 @@ from hymunet.training.recorder import Recorder
 from hymunet.training.run_config import run_settings
 from hymunet.training.run_folder import RunFolder, machine_facts
 from hymunet.training.trainer import interrupts_as_they_are, make_trainer
+from hymunet.wording import plural
 
 # below it networks of this kind tend to predict all or nothing, from scratch and from a model
 FEW_STEPS, FEW_MORE_STEPS = 300, 100
@@ -83,7 +84,7 @@ def fit(
     dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
     run = RunFolder(output)
     resuming = run.holds(run_settings(options, data, output, images, masks, split_file))
-    say(console, f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}")
+    say(console, f"{dataset.name}: {plural(len(dataset.cases), 'case')} in {dataset.root}")
     for note in dataset.notes:
         say(console, f"  {note}")
 

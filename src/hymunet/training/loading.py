@@ -31,6 +31,7 @@ from hymunet.metrics.shape import contrast
 from hymunet.training.dataset import CaseDataset, EpochSampler, PatchDataset
 from hymunet.training.options import TrainOptions
 from hymunet.training.planning.plan import Settings
+from hymunet.wording import plural
 
 
 def kind_of_images(case: Case) -> tuple[int, int, bool]:
@@ -55,7 +56,7 @@ def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[C
         for note in fact.notes:
             notes[note] = notes.get(note, 0) + 1
     for note, count in sorted(notes.items(), key=lambda item: -item[1])[:5]:
-        say(console, f"  {count} files: {note}")
+        say(console, f"  {plural(count, 'file')}: {note}")
     return facts
 
 
@@ -78,7 +79,10 @@ def given_split(
                 f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
             )
         new = len(ids) - len(split.train) - len(split.val) - len(split.test)
-        return split, [*split.notes, *([f"{new} new cases are not used by this run"] * (new > 0))]
+        return split, [
+            *split.notes,
+            *([f"{plural(new, 'case')} in no part of its split and not used"] * (new > 0)),
+        ]
     if file is not None:
         split = read_split(file, ids)
         left = set(ids) - {*split.train, *split.val, *split.test}
@@ -93,6 +97,29 @@ def given_split(
 def test_part(dataset: Dataset) -> frozenset[str]:
     """Ids of the test part that the data set itself names."""
     return frozenset(id_ for id_, part in (dataset.split or {}).items() if part == "test")
+
+
+def split_for(
+    dataset: Dataset,
+    facts: Sequence[CaseSurvey],
+    settings: TrainOptions,
+    trained: frozenset[str] = frozenset(),
+) -> Split:
+    """The split that a training of the whole data set uses: the data's own where it has a
+    validation part, else a drawn one.
+
+    Args:
+        dataset: All cases.
+        facts: Of each.
+        settings: As in `draw_split`.
+        trained: As in `draw_split`.
+
+    Raises:
+        HyMUNetError: If the data's own split is not one of these cases, or there are too few.
+    """
+    if dataset.split is not None and "val" in dataset.split.values():
+        return split_from_table([case.id for case in dataset.cases], dataset.split)
+    return draw_split(dataset.cases, facts, settings, trained, test_part(dataset))
 
 
 def draw_split(
@@ -122,7 +149,9 @@ def draw_split(
             (case, fact) for case, fact in zip(cases, facts, strict=True) if case.id not in test
         ]
         drawn = _drawn([c for c, _ in rest], [f for _, f in rest], seed, trained, (1 - val, val, 0))
-        note = f"the data's own {len(test)} test cases; train and val drawn from the others"
+        note = (
+            f"the data's own {plural(len(test), 'test case')}; train and val drawn from the others"
+        )
         return replace(drawn, test=tuple(sorted(test)), notes=(note, *drawn.notes))
     fractions = (1 - val - settings.test_share, val, settings.test_share)
     return _drawn(cases, facts, seed, trained, fractions)
@@ -135,7 +164,7 @@ def _drawn(
     trained: frozenset[str],
     fractions: tuple[float, float, float],
 ) -> Split:
-    groups = case_groups(cases)
+    groups = _surveyed_groups(cases, facts)
     met = {group for group, fact in zip(groups, facts, strict=True) if fact.sha256 in trained}
     old = [case.id for case, group in zip(cases, groups, strict=True) if group in met]
     new = [i for i, group in enumerate(groups) if group not in met]
@@ -154,7 +183,10 @@ def _drawn(
     )
     if not old:
         return split
-    note = f"{len(old)} cases that the model of --init was trained on were put into train"
+    were = "was" if len(old) == 1 else "were"
+    note = (
+        f"{plural(len(old), 'case')} that the model of --init was trained on {were} put into train"
+    )
     return replace(split, train=tuple(sorted((*split.train, *old))), notes=(*split.notes, note))
 
 
@@ -176,8 +208,8 @@ def refuse_known_cases(
     known = sorted(fact.id for fact in facts if fact.id in judging and fact.sha256 in trained)
     if known:
         raise HyMUNetError(
-            f"{len(known)} of the {len(judging)} val and test cases were trained on by {model} "
-            f"(--init): {listed(known)}; their scores would say nothing about new images. Put them "
+            f"{model} (--init) was trained on {len(known)} of the {len(judging)} val and test "
+            f"cases: {listed(known)}; their scores would say nothing about new images. Put them "
             "into train by a split file (--split-file FILE)"
         )
 
@@ -191,6 +223,14 @@ def case_groups(cases: Sequence[Case]) -> list[str]:
     if any(is_volume(path) or (is_dicom(path) and is_dicom_volume(path)) for path in pictures):
         return [case.group or case.id for case in cases]
     clusters = near_duplicate_groups(hash_images(pictures))
+    return [case.group or f"cluster {c}" for case, c in zip(cases, clusters, strict=True)]
+
+
+def _surveyed_groups(cases: Sequence[Case], facts: Sequence[CaseSurvey]) -> list[str]:
+    """As `case_groups`, without reading the images again."""
+    if any(len(fact.size) == 3 for fact in facts):
+        return [case.group or case.id for case in cases]
+    clusters = near_duplicate_groups([fact.picture_hash for fact in facts])
     return [case.group or f"cluster {c}" for case, c in zip(cases, clusters, strict=True)]
 
 
