@@ -65,7 +65,8 @@ def case(name, dice):
     row = {"case": name, "class": "foreground", "group": name, "seen": "", "unit": "px"}
     row |= {"dimensions": 2, "tp": 5, "fp": 1, "fn": 1, "tn": 93}
     row |= dict.fromkeys(METRICS, 123456.0) | {"dice": dice}
-    return row | {"target_fraction": 0.06, "contrast": 1.0, "compactness": 0.9, "touches_border": False}
+    row |= {"target_fraction": 0.06, "contrast": 1.0, "compactness": 0.9}
+    return row | {"touches_border": False}
 
 
 @pytest.mark.parametrize("count", [5, 30])

@@ -21,7 +21,7 @@ from hymunet.data.verify import verify
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
 from hymunet.training.initial import origin_of
-from hymunet.training.loading import split_for
+from hymunet.training.loading import draw_split, test_part
 from hymunet.training.options import OPEN, TrainOptions
 from hymunet.training.planning.look import Origin
 from hymunet.training.planning.plan import Plan, Settings, make_plan, settle
@@ -89,7 +89,7 @@ def decide(
             say(console, f"warning: {_worded(finding)}", "yellow")
     origin = origin_of(options, started)
     trained = origin.cases if origin is not None else frozenset()
-    split = given or split_for(dataset, rows, options, trained)
+    split = given or draw_split(dataset.cases, rows, options, trained, test_part(dataset))
     return decided(dataset, rows, findings, options, origin, split)
 
 
@@ -116,10 +116,11 @@ def network_sees(plan: Plan) -> str:
     return "whole pictures at their own size"
 
 
-def say_choices(plan: Plan, console: Console) -> None:
-    """What the plan chose, a line each."""
+def say_choices(plan: Plan, console: Console, but: Sequence[str] = ()) -> None:
+    """What the plan chose, a line each, `but` what is still to be measured."""
     for choice in plan.choices:
-        if choice.name in OPEN and choice.reason != "as given" and choice.value is not None:
+        known = choice.reason == "as given" or choice.value is None or choice.name in but
+        if choice.name in OPEN and not known:
             say(console, f"  {choice.name}: {shown_value(choice.value)} ({choice.reason})")
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +84,18 @@ def fit(
     dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
     run = RunFolder(output)
     resuming = run.holds(run_settings(options, data, output, images, masks, split_file))
-    say(console, f"{dataset.name}: {plural(len(dataset.cases), 'case')} in {dataset.root}")
+    found = len(dataset.cases)
+    dataset, given = given_split(dataset, split_file, run.split if resuming else None)
+    say(console, f"{dataset.name}: {plural(found, 'case')} in {dataset.root}")
     for note in dataset.notes:
         say(console, f"  {note}")
 
-    given, split_notes = given_split(run.split, dataset, split_file, resuming)
-    if given is not None:
-        used = {*given.train, *given.val, *given.test}
-        dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.id in used))
+    budget = options.budget
     if resuming:
         options = run.settled(options)
     decision = decide(dataset, options, console, run.init, given)
     settings = decision.settings
-    say_choices(decision.plan, console)
+    say_choices(decision.plan, console, () if options.budget is None else ("epochs",))
     in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
     start = starting_network(settings, in_channels, spatial_dims, run.init)
     network = start.network
@@ -108,7 +107,7 @@ def fit(
     facts = prepare(dataset.cases, cache, console)
     split = decision.split
     assert split is not None  # it was drawn where none was given
-    for note in split_notes or split.notes:
+    for note in split.notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
     refuse_known_cases(split, facts, start.cases, start.origin.get("name", ""))
@@ -165,7 +164,7 @@ def fit(
     info["training"]["contrast_median"] = contrast_median(
         train_cases, in_channels, network.config.num_labels
     )
-    recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console)
+    recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console, budget)
     trainer = make_trainer(settings, device, recorder)
     if checkpoint is not None:
         say(console, f"resuming from {checkpoint}")

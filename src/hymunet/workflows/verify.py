@@ -88,7 +88,7 @@ def verify(
     from hymunet.extras import require
     from hymunet.files import make_folder
     from hymunet.training.decide import decided
-    from hymunet.training.loading import split_for
+    from hymunet.training.loading import draw_split, given_split, test_part
     from hymunet.training.options import TrainOptions
     from hymunet.workflows.estimate import measured
     from hymunet.workflows.verify_page import write_page
@@ -104,7 +104,10 @@ def verify(
     if not any(finding.level == "error" for finding in findings):
         options = TrainOptions(structures=structures, groups=groups)
         try:
-            split = split_for(dataset, rows, options)
+            split = given_split(dataset, None, None)[1]
+            split = split or draw_split(
+                dataset.cases, rows, options, frozenset(), test_part(dataset)
+            )
         except HyMUNetError as error:  # a split file or folds may do what no drawing can
             obstacle = str(error)
         else:
