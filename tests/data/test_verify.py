@@ -199,7 +199,7 @@ def test_structures_have_one_name_whether_their_value_is_1_or_255():
     assert names_by_value(nameless, two) == {1: "class 1", 2: "class 2"}
     odd = [row(0, counts=((0, 3000), (1, 9), (7, 9)))]
     assert names_by_value(nameless, odd, 2) == {1: "class 1", 7: "value 7"}
-    named = Dataset("folder pairs", None, (), label_names={1: "lesion"}, num_labels=2)
+    named = Dataset("folder pairs", None, (), label_names={1: "lesion"})
     assert names_by_value(named, [row(0)]) == {255: "lesion"}
 
 
