@@ -6,7 +6,7 @@ from rich.console import Console
 from hymunet.console import say
 from hymunet.data.preprocess import PreprocessConfig
 from hymunet.errors import HyMUNetError
-from hymunet.network.hymunet import HyMUNet
+from hymunet.network.segmenter import Segmenter
 from hymunet.training.cost import (
     Batches,
     available_memory,
@@ -21,7 +21,7 @@ from hymunet.training.planning.plan import Settings
 
 
 def check_batch(
-    settings: Settings, cases: int, geometry: PreprocessConfig, network: HyMUNet
+    settings: Settings, cases: int, geometry: PreprocessConfig, network: Segmenter
 ) -> None:
     """Batch statistics need more than one value a channel in the deepest stage."""
     size = geometry.patch_size or geometry.image_size
@@ -36,7 +36,7 @@ def check_batch(
 
 def in_memory(
     decision: Decision,
-    network: HyMUNet,
+    network: Segmenter,
     geometry: PreprocessConfig,
     device: torch.device,
     console: Console,
@@ -66,7 +66,7 @@ def in_memory(
 def in_time(
     budget: str,
     decision: Decision,
-    network: HyMUNet,
+    network: Segmenter,
     loaders: tuple[Batches, Batches],
     device: torch.device,
     console: Console,
