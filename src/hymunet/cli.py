@@ -47,6 +47,14 @@ VERBS = {
         "hymunet.evaluation.robustness:robustness",
         "Measure what blur, light, hair, turns cost a model.",
     ),
+    "compare": (
+        "hymunet.workflows.compare:compare",
+        "Train several networks on the same footing, say how surely they differ.",
+    ),
+    "ablate": (
+        "hymunet.workflows.ablate:ablate",
+        "Take parts of the network away, one at a time, and measure the effect.",
+    ),
     "reproduce": (
         "hymunet.workflows.reproduce:reproduce",
         "Repeat published results: raw data to table in one command.",
@@ -115,9 +123,9 @@ def _take_config(tokens: list[str]) -> tuple[list[str], cyclopts.config.Dict | N
             path, rest = token.removeprefix("--config="), tokens[:i] + tokens[i + 1 :]
         else:
             continue
-        from hymunet.training.run_config import read_config
+        from hymunet.training.run_config import read_options
 
-        values = {"train": read_config(Path(path))}
+        values = {"train": read_options(Path(path))}
         return rest, cyclopts.config.Dict(values, source=path)
     return tokens, None
 
