@@ -110,6 +110,7 @@ def _answer(job: Job) -> Answer:
         seconds = _one_pass(config, job)
         return Answer(torch.cuda.max_memory_allocated(device) - before, seconds)
     try:
+        resident.hand_back()
         resident.forget_peak()
         before = resident.peak_bytes()
     except ImportError:

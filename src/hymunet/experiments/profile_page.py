@@ -94,5 +94,5 @@ def _series(
             if row["network"] == network["name"] and row[key]
         )
         if len(points) > 1:
-            series.append((network["name"], *map(list, zip(*points, strict=True))))  # type: ignore[arg-type]
+            series.append((network["name"], *map(list, zip(*points, strict=True))))
     return series

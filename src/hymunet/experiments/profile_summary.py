@@ -40,7 +40,7 @@ def missing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
         if row["reason"] is not None:
-            depth = "" if row["depth"] is None else f", {row['depth']} blocks a stage"
+            depth = "" if row["depth"] is None else f", depth {row['depth']}"
             where = f"{row['network']} at {row['size']}{depth}"
             lines.append(f"{where}: {row['status']}: {row['reason']}")
     return lines

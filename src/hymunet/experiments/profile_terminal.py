@@ -21,7 +21,7 @@ def print_profile(summary: Mapping[str, Any], notes: list[str]) -> None:
     if any(network["time"] for network in summary["networks"]):
         console.print(_growth_table(summary))
         console.print(
-            "  exponent k of cost ~ pixels^k, 1 is linear; intervals: 95 %, over rounds; last: "
+            "  exponent k of cost ~ pixels^k, 1 is linear; intervals: over rounds; last: "
             "between the two largest sizes; counted: k of the arithmetic",
             highlight=False,
         )
@@ -99,7 +99,7 @@ def _cells_table(summary: Mapping[str, Any]) -> Any:
     )  # fmt: skip
     rows = summary["cells"]
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        depth = "" if row["depth"] is None else f" {row['depth']} blocks"
+        depth = "" if row["depth"] is None else f", depth {row['depth']}"
         shown = milliseconds(row["median_s"]) if row["median_s"] is not None else row["status"]
         table.add_row(
             escape(row["network"]),

@@ -1,6 +1,8 @@
 """The most memory that this process ever had resident; torch is not needed to know it."""
 
 import contextlib
+import ctypes
+import gc
 import sys
 from pathlib import Path
 
@@ -21,6 +23,14 @@ def peak_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def hand_back() -> None:
+    """Returns freed memory to the system (glibc), so that what is measured next cannot take from it
+    unseen."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:
