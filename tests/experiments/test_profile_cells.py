@@ -159,12 +159,12 @@ def test_what_does_not_fit_or_takes_too_long_is_said_before_it_is_tried(tmp_path
 def test_a_cell_without_memory_is_recorded_and_the_rest_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "TURN_S", 0.0)
     cells = Cells(tmp_path)
-    huge = a_record(Cell("one", TOY, 2**20))  # 12 TiB of image
-    huger, other = a_record(Cell("one", TOY, 2**21)), ready(32, "two")
+    huge = a_record(Cell("one", TOY, 2**25))  # PiB, for which no address space has room
+    huger, other = a_record(Cell("one", TOY, 2**26)), ready(32, "two")
     measure([huge, huger, other], SETTINGS, cells)
     assert huge.status == OUT_OF_MEMORY
     assert "memory" in huge.reason
     assert huger.status == NOT_RUN
-    assert huger.reason == f"there was no memory for {2**20} already"
+    assert huger.reason == f"there was no memory for {2**25} already"
     assert other.status == MEASURED
-    assert json.loads((tmp_path / "cells" / "one-1048576px.json").read_text())["times_s"] == []
+    assert json.loads((tmp_path / "cells" / "one-33554432px.json").read_text())["times_s"] == []
