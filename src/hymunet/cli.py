@@ -47,6 +47,10 @@ VERBS = {
         "hymunet.evaluation.robustness:robustness",
         "Measure what blur, light, hair, turns cost a model.",
     ),
+    "inspect": (
+        "hymunet.workflows.inspect:inspect",
+        "Look inside a model: fields, gates, memory, checkerboards.",
+    ),
     "reproduce": (
         "hymunet.workflows.reproduce:reproduce",
         "Repeat published results: raw data to table in one command.",
