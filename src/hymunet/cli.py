@@ -47,6 +47,10 @@ VERBS = {
         "hymunet.evaluation.robustness:robustness",
         "Measure what blur, light, hair, turns cost a model.",
     ),
+    "inspect": (
+        "hymunet.workflows.inspect:inspect",
+        "Look inside a model: fields, gates, memory, checkerboards.",
+    ),
     "compare": (
         "hymunet.workflows.compare:compare",
         "Train several networks on the same footing, say how surely they differ.",

@@ -49,13 +49,22 @@ class SS2D(nn.Module):
             )
             self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand_as(self.A_log))
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, *grid, channels = x.shape
-        tokens = x.flatten(1, -2)  # (B, L, C)
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the scan is steered by, in raster order, from tokens (B, *spatial, channels).
+
+        Returns:
+            delta (B, L, directions, channels), before its bias and softplus; B and C (B, L,
+            directions, d_state).
+        """
         # (B, L, K, dt_rank + 2 d_state)
         projected = self.x_proj(x).flatten(1, -2).unflatten(-1, (self.directions, -1))
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta = torch.einsum("blkr,kcr->blkc", dt, self.dt_weight)
+        return torch.einsum("blkr,kcr->blkc", dt, self.dt_weight), B, C
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, *grid, channels = x.shape
+        tokens = x.flatten(1, -2)  # (B, L, C)
+        delta, B, C = self.project(x)
         y = selective_scan(
             tokens,
             delta,
