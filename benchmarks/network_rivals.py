@@ -1,8 +1,8 @@
 """The networks that the presets are timed against, by the names of the tables.
 
 `U-Net` is the yardstick of the budgets; the others show where the presets stand among what people
-use. Each takes 3 channels and gives 1 logit a pixel, in 2-D; `hymunet.experiments.rivals` builds
-them.
+use. Each takes 3 channels and gives 1 logit a pixel, in 2-D;
+`hymunet.experiments.compare.rivals` builds them.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import nn
 
-from hymunet.experiments.rivals import attention_unet, segresnet, swin_unetr, unet
+from hymunet.experiments.compare.rivals import attention_unet, segresnet, swin_unetr, unet
 
 YARDSTICK, SWIN = "U-Net", "SwinUNETR"
 

@@ -15,8 +15,8 @@ from hymunet.data.phantoms import draw_volume
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.evaluate import evaluate
-from hymunet.experiments.inspect_terminal import verdict
-from hymunet.experiments.view import part_diameters, view_of
+from hymunet.experiments.inspect.terminal import verdict
+from hymunet.experiments.inspect.view import part_diameters, view_of
 from hymunet.workflows.inspect import inspect
 from tests.evaluation.small_models import save_small, write_data
 

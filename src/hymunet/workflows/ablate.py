@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from hymunet.experiments.outcome import Comparison
+from hymunet.experiments.compare.outcome import Comparison
 from hymunet.training.options import TrainOptions
 
 _SEVERAL = Parameter(consume_multiple=True)
@@ -52,7 +52,7 @@ def ablate(
     from hymunet.extras import require
 
     require("train", "training", "monai", "lightning", "matplotlib", "jinja2")
-    from hymunet.experiments.ablations import variants
+    from hymunet.experiments.compare.ablations import variants
     from hymunet.workflows.compare import run
 
     chosen, named = variants(factors), {"factors": factors}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from hymunet.experiments.outcome import Comparison
+from hymunet.experiments.compare.outcome import Comparison
 from hymunet.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from hymunet.experiments.entrants import Entrant
+    from hymunet.experiments.compare.entrants import Entrant
 
 _SEVERAL = Parameter(consume_multiple=True)
 
@@ -82,7 +82,7 @@ def compare(
     from hymunet.extras import require
 
     require("train", "training", "monai", "lightning", "matplotlib", "jinja2")
-    from hymunet.experiments.entrants import find_entrant
+    from hymunet.experiments.compare.entrants import find_entrant
 
     entrants = [find_entrant(word) for word in dict.fromkeys(models)]
     named = {"models": models}
@@ -128,10 +128,10 @@ def run(
     from hymunet.console import say
     from hymunet.errors import HyMUNetError
     from hymunet.evaluation.tables import as_json
-    from hymunet.experiments.comparison import run_cells, summarise
-    from hymunet.experiments.page import write_page
-    from hymunet.experiments.shared import settle_all
-    from hymunet.experiments.tables import markdown, print_tables
+    from hymunet.experiments.compare.comparison import run_cells, summarise
+    from hymunet.experiments.compare.page import write_page
+    from hymunet.experiments.compare.settle import settle_all
+    from hymunet.experiments.compare.tables import markdown, print_tables
     from hymunet.files import write_text
 
     started = time.perf_counter()

@@ -24,8 +24,8 @@ from hymunet.extras import require
 from hymunet.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    from hymunet.experiments.inspector import Inspector
-    from hymunet.experiments.view import Example, View
+    from hymunet.experiments.inspect.inspector import Inspector
+    from hymunet.experiments.inspect.view import Example, View
     from hymunet.inference.predictor import Predictor
 
 FIELD_CASES = {2: 24, 3: 4}  # by dimensions: cases of which gradients are taken
@@ -42,7 +42,7 @@ class Inspection:
         summary: What `inspect.json` holds; see docs/metrics.md.
         notes: What a reader has to know to judge the numbers.
         cases: Rows as `hymunet evaluate` has them; empty for an image without a reference.
-        gates: A row a case and gated skip: `hymunet.experiments.gates.gate_numbers`.
+        gates: A row a case and gated skip: `hymunet.experiments.inspect.gates.gate_numbers`.
         report: Where the page lies; None when no output folder was given.
         inspector: The maps behind the numbers.
     """
@@ -95,7 +95,7 @@ def inspect(
     Raises:
         HyMUNetError: If model and data do not belong together, or cases were trained on.
     """
-    from hymunet.experiments.inspector import Inspector
+    from hymunet.experiments.inspect.inspector import Inspector
     from hymunet.inference.predictor import Predictor
     from hymunet.network.model_file import find_model, model_identity
 
@@ -183,7 +183,7 @@ def inspect(
     if json:
         print(as_json(result), end="")
     else:
-        from hymunet.experiments.inspect_terminal import print_table
+        from hymunet.experiments.inspect.terminal import print_table
 
         print_table(result.summary, result.notes, result.report)
     return result
@@ -210,13 +210,13 @@ def _unlabelled(path: Path, predictor: "Predictor") -> "Example":
 def _example(
     case: str, truth: Truth, predicted: np.ndarray, dice: float | None, predictor: "Predictor"
 ) -> "Example":
-    from hymunet.experiments.view import Example
+    from hymunet.experiments.inspect.view import Example
 
     return Example(case, truth, predicted, dice, _view(truth, predictor))
 
 
 def _view(truth: Truth, predictor: "Predictor") -> "View":
-    from hymunet.experiments.view import view_of
+    from hymunet.experiments.inspect.view import view_of
 
     assert isinstance(truth.image, Image)  # `held_out` and `image_of` have seen to it
     preprocess = predictor.members[0].preprocess
@@ -259,7 +259,7 @@ def _write(
     folder: Path, result: Inspection, predictor: "Predictor", examples: "list[Example]"
 ) -> None:
     # the page is the only user of jinja2 and matplotlib here: loaded when it is wanted
-    from hymunet.experiments.inspect_page import write_page
+    from hymunet.experiments.inspect.page import write_page
 
     if result.cases:
         write_text(folder / "cases.csv", tables.as_csv(result.cases))
