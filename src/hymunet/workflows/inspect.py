@@ -97,6 +97,7 @@ def inspect(
     """
     from hymunet.experiments.inspect.inspector import Inspector
     from hymunet.inference.predictor import Predictor
+    from hymunet.network.hymunet import HyMUNet
     from hymunet.network.model_file import find_model, model_identity
 
     started = time.perf_counter()
@@ -105,6 +106,7 @@ def inspect(
     refuse_masks(str(model), "inspect")
     path = find_model(model)
     predictor = Predictor(path, device=device)
+    assert isinstance(predictor.network, HyMUNet)  # a file builds no other
     if output is not None:
         make_folder(Path(output))
     inspector = Inspector(predictor.network)

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hymunet.evaluation.charts import Point, score_by_cost
-from hymunet.evaluation.robustness_page import style_sheet
+from hymunet.evaluation.page import render, style_sheet
 from hymunet.experiments.compare import tables
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
@@ -26,14 +25,10 @@ def write_page(path: Path, summary: Mapping[str, Any], title: str) -> None:
     Raises:
         HyMUNetError: If the file cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("hymunet.experiments.compare").joinpath("page.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     compared = [model for model in summary["models"] if model["difference"]]
-    page = environment.from_string(template).render(
+    page = render(
+        "hymunet.experiments.compare/page.html.jinja",
+        {},
         style=style_sheet(),
         title=title,
         summary=summary,
@@ -46,9 +41,23 @@ def write_page(path: Path, summary: Mapping[str, Any], title: str) -> None:
         effects=[_effects(compared, metric) for metric in BARS] if compared else [],
         difference_headings=tables.difference_headings(summary),
         difference_rows=[tables.difference_cells(model) for model in compared],
+        made=_made(summary),
         notes=[*tables.COST_NOTES, *summary["notes"]],
     )
     write_text(path, page)
+
+
+def _made(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of how this was made."""
+    made = summary["made"]
+    machine = made["machine"]
+    return [
+        ("command", made["command"]),
+        ("data", summary["root"]),
+        ("date", made["date"]),
+        ("machine", f"{machine['system']}, {machine['device']}, threads: {machine['threads']}"),
+        ("versions", ", ".join(f"{name} {one}" for name, one in made["versions"].items())),
+    ]
 
 
 def _charts(summary: Mapping[str, Any]) -> list[Any]:
@@ -80,10 +89,9 @@ def _effects(models: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]
     step = 10 ** math.floor(math.log10(max(max(ends) - min(ends), 1e-4))) / 5
     low, high = math.floor(min(ends) / step) * step, math.ceil(max(ends) / step) * step
     high = high if high > low else low + step
-    place = {"low": low, "span": high - low}
 
-    def at(value: float) -> str:
-        return f"{(value - place['low']) / place['span'] * 100:.1f}"
+    def at(value: float) -> float:
+        return (value - low) / (high - low) * 100
 
     factors: dict[str, list[dict[str, Any]]] = {}
     for model in models:

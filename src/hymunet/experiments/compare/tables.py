@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hymunet.evaluation.formatting import format_value
+from hymunet.experiments.quantities import amount, binary, duration
 from hymunet.metrics.case import METRICS
 
 SHOWN = ("dice", "iou", "precision", "boundary_iou", "hd95")
@@ -25,9 +26,9 @@ def score_cells(model: Model) -> list[str]:
 
 def cost_headings(summary: Mapping[str, Any]) -> list[str]:
     """Of the columns of `cost_cells`."""
-    columns = ["model", "parameters", "multiply-adds", "scan updates", "CPU ms", "CPU peak MiB"]
+    columns = ["model", "parameters", "multiply-adds", "scan updates", "CPU time", "CPU peak"]
     if summary["costs"]["gpu"]:
-        columns += ["GPU ms", "GPU peak MiB"]
+        columns += ["GPU time", "GPU peak"]
     return [*columns, "train images/s", "epochs", "best epoch"]
 
 
@@ -36,14 +37,14 @@ def cost_cells(model: Model, summary: Mapping[str, Any]) -> list[str]:
     cost = model["cost"]
     row = [
         model["name"],
-        quantity(cost["parameters"]),
-        quantity(cost["multiply_adds"]),
-        quantity(cost["scan_updates"]) if cost["scan_updates"] else "–",
-        milliseconds(cost["cpu_s"]),
-        mebibytes(cost["cpu_bytes"]),
+        amount(cost["parameters"]),
+        amount(cost["multiply_adds"]),
+        amount(cost["scan_updates"]),
+        duration(cost["cpu_s"]),
+        binary(cost["cpu_bytes"]),
     ]
     if summary["costs"]["gpu"]:
-        row += [milliseconds(cost["gpu_s"]), mebibytes(cost["gpu_bytes"])]
+        row += [duration(cost["gpu_s"]), binary(cost["gpu_bytes"])]
     speed = model["images_a_second"]
     row.append("–" if speed is None else f"{speed:.3g}")
     return [*row, *(" ".join(map(str, model[name])) for name in ("epochs", "best_epochs"))]
@@ -91,8 +92,8 @@ COSTS_OF = "Costs, for one image of {at} on {processor}, threads: {threads}"
 COST_NOTES = (
     "per-image means, and pooled over all pixels, with 95 % intervals; no post-processing, "
     "probabilities cut at 0.5 (sigmoid) or by the largest (softmax), for all alike",
-    "latency and peak memory: one image, forward, all models in turns; peak memory is the weights "
-    "and the most that is held beside them",
+    "latency and peak memory: one image, forward; times in turns, the median of the rounds; memory "
+    "in a process of its own, above what it held after a first pass: weights, image and all else",
     "a scan update is 5 multiply-adds and 1 exponential, not counted among the multiply-adds",
     "train images/s: by the run's own clock, loading, augmentation and validation included",
 )
@@ -120,7 +121,7 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
     console = Console()
     table = Table(title=escape(title), title_justify="left", box=SIMPLE)
     table.add_column("model", no_wrap=True)
-    for heading in ("Dice", "param.", "CPU ms"):  # 80 columns hold it
+    for heading in ("Dice", "param.", "CPU"):  # 80 columns hold it
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(f"Dice − {escape(summary['reference'])}", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
@@ -129,8 +130,8 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
         table.add_row(
             escape(model["name"]),
             format_value(means["dice"]["mean"], "dice"),
-            quantity(model["cost"]["parameters"]),
-            milliseconds(model["cost"]["cpu_s"]),
+            amount(model["cost"]["parameters"]),
+            duration(model["cost"]["cpu_s"]),
             change_text(found, "dice") if found else "",
             p_text(found["p_holm"]) if found else "",
         )
@@ -177,26 +178,6 @@ def signed(value: float | None, metric: str) -> str:
 def p_text(p: float | None) -> str:
     """Three decimals, or that it is less."""
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def quantity(number: float | None) -> str:
-    """2.62 M."""
-    if number is None:
-        return "–"
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}"
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Three digits."""
-    return "–" if seconds is None else f"{1e3 * seconds:.{1 if seconds < 0.1 else 0}f}"
-
-
-def mebibytes(number: int | None) -> str:
-    """Whole ones."""
-    return "–" if number is None else f"{number / 2**20:.0f}"
 
 
 def _size(summary: Mapping[str, Any]) -> str:

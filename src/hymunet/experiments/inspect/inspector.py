@@ -19,9 +19,9 @@ from hymunet.experiments.inspect.receptive_field import CentredMean, extents, th
 from hymunet.experiments.inspect.scan_memory import memory_histogram, memory_numbers
 from hymunet.experiments.inspect.view import View, part_diameters
 from hymunet.network.hymunet import HyMUNet
+from hymunet.network.summary import KINDS
 
 NOISE_IMAGES = 8
-KINDS = {"C": "residual conv", "M": "Visual Mamba", "A": "self-attention"}
 
 
 class Inspector:

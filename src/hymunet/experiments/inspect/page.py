@@ -1,15 +1,14 @@
 """An inspection as one HTML file for people, with its maps in it; needs no network."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hymunet.evaluation.formatting import format_interval, format_value
+from hymunet.evaluation.page import render, style_sheet
 from hymunet.evaluation.provenance import how_made
-from hymunet.evaluation.robustness_page import style_sheet
 from hymunet.evaluation.seen import CUT, FORCED, OPTIMISTIC
 from hymunet.evaluation.strata import STRATA
 from hymunet.evaluation.thumbnails import Thumbnail, thumbnail
@@ -50,13 +49,7 @@ def write_page(
     Raises:
         HyMUNetError: If the file cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("hymunet.experiments.inspect").joinpath("page.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
+    filters = {
         "value": format_value,
         "interval": format_interval,
         "px": format_px,
@@ -64,8 +57,10 @@ def write_page(
         "ratio_interval": format_ratio_interval,
         "level": level_name,
     }
-    flat = inspector.config.spatial_dims == 2
-    page = environment.from_string(template).render(
+    axis, flat = _strata_axis(summary), inspector.config.spatial_dims == 2
+    page = render(
+        "hymunet.experiments.inspect/page.html.jinja",
+        filters,
         style=style_sheet(),
         summary=summary,
         notes=notes,
@@ -73,7 +68,8 @@ def write_page(
         verdict=verdict(summary["gates"]),
         memory_of=memory_of,
         strata=STRATA,
-        axis=_strata_axis(summary),
+        axis=axis,
+        at=lambda value: None if value is None else 100 * (value - axis[0]) / (axis[1] - axis[0]),
         decibels=figures.DECIBELS,
         fields=_field_maps(summary, inspector),
         influence=_influence_maps(summary, inspector),
@@ -82,7 +78,7 @@ def write_page(
         spectrum=_spectrum_chart(summary, inspector),
         examples=_gates(examples, inspector) if flat else [],
         features=_features_of(examples[0], inspector) if flat and examples else None,
-        made=how_made(summary, None),
+        made=how_made(summary, None)[0]["rows"],
     )
     write_text(path, page)
 

@@ -1,14 +1,14 @@
 """A profile as one HTML file: is it linear, the charts, every cell, every part."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hymunet.evaluation.charts import Chart
-from hymunet.evaluation.robustness_page import style_sheet
+from hymunet.evaluation.page import render, style_sheet
 from hymunet.experiments.profile.charts import Series, by_depth, growth, stage_bars
-from hymunet.experiments.profile.terminal import binary, counted, exponent, milliseconds
+from hymunet.experiments.profile.terminal import exponent
+from hymunet.experiments.quantities import amount, binary, duration
 from hymunet.files import write_text
 
 
@@ -23,19 +23,9 @@ def write_page(path: Path, summary: Mapping[str, Any], notes: Sequence[str]) -> 
     Raises:
         HyMUNetError: If it cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("hymunet.experiments.profile").joinpath("page.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "ms": milliseconds,
-        "binary": binary,
-        "counted": counted,
-        "exponent": exponent,
-    }
-    page = environment.from_string(template).render(
+    page = render(
+        "hymunet.experiments.profile/page.html.jinja",
+        {"duration": duration, "binary": binary, "amount": amount, "exponent": exponent},
         style=style_sheet(),
         summary=summary,
         networks=summary["networks"],
