@@ -111,7 +111,7 @@ def test_the_page_fetches_nothing(first):
     assert "http" not in page
     assert "Dice against CPU latency" in page
     assert page.count("</html>") == 1
-    assert "<h1>Comparison: folder pairs</h1>" in page
+    assert "<h1>HyM-UNet comparison: folder pairs</h1>" in page
     assert ONE in page
 
 
