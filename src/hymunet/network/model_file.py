@@ -255,7 +255,7 @@ def load_model(path: Path | str) -> tuple[HyMUNet, dict[str, Any]]:
 def load_into(path: Path | str, network: Segmenter) -> dict[str, Any]:
     """Gives a network that has been built the weights of a model file; returns its metadata.
 
-    For networks that the file names and cannot build (`hymunet.experiments`).
+    For networks that the file names and cannot build (`hymunet.experiments.compare`).
 
     Raises:
         HyMUNetError: As `read_info`, or if the file is of another network, naming what differs.

@@ -1,7 +1,7 @@
 """What training, prediction and evaluation ask of a network, whoever has built it.
 
-`HyMUNet` is one; `hymunet.experiments` makes one of any other module. Whatever is written against
-`Segmenter` treats both alike.
+`HyMUNet` is one; `hymunet.experiments.compare` makes one of any other module. Whatever is written
+against `Segmenter` treats both alike.
 """
 
 from typing import Any, Protocol
