@@ -88,7 +88,7 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
             **_training(shared, [c for c in cells if c.entrant.name == name and c.seed in by_seed]),
             **model_figures(by_seed),
             "difference": found.get(name),
-            "cost": asdict(costs[name]) if name in costs else None,
+            "cost": asdict(costs[name]),
         }
         for name, by_seed in rows.items()
     ]

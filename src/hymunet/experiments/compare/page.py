@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hymunet.evaluation.charts import Point, score_by_cost
 from hymunet.evaluation.page import render, style_sheet
 from hymunet.experiments.compare import tables
+from hymunet.experiments.compare.charts import Point, score_by_cost
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
 
@@ -72,7 +72,7 @@ def _charts(summary: Mapping[str, Any]) -> list[Any]:
                 model["name"] == summary["reference"],
             )
             for model in summary["models"]
-            if model["cost"] and model["cost"][f"{device}_s"]
+            if model["cost"][f"{device}_s"]
         ]
         if points:
             unit = f"ms an image, {device.upper()} (log)"
