@@ -248,36 +248,16 @@ def load_model(path: Path | str) -> tuple[HyMUNet, dict[str, Any]]:
             model = HyMUNet(**info["architecture"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise HyMUNetError(f"{path} describes an impossible architecture: {error}") from error
-    _load_weights(path, model)
+    load_weights(path, model)
     return model.eval(), info
 
 
-def load_into(path: Path | str, network: Segmenter) -> dict[str, Any]:
-    """Gives a network that has been built the weights of a model file; returns its metadata.
-
-    For networks that the file names and cannot build (`hymunet.experiments.compare`).
+def load_weights(path: Path, network: Segmenter) -> None:
+    """Gives a network that has been built the weights of a model file.
 
     Raises:
-        HyMUNetError: As `read_info`, or if the file is of another network, naming what differs.
+        HyMUNetError: If they are not the weights of such a network.
     """
-    path = find_model(path)
-    info = read_info(path)
-    # as JSON gives it back: tuples are lists there
-    own = json.loads(json.dumps(network.architecture()))
-    there = info["architecture"]
-    differ = [
-        f"{name} is {there.get(name)!r} there and {own.get(name)!r} here"
-        for name in dict.fromkeys((*own, *there))
-        if own.get(name) != there.get(name)
-    ]
-    if differ:
-        raise HyMUNetError(f"{path} is of another network: {'; '.join(differ)}")
-    _load_weights(path, network)
-    network.eval()
-    return info
-
-
-def _load_weights(path: Path, network: Segmenter) -> None:
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     _check_weights(path, network, weights)

@@ -7,9 +7,10 @@ import torch
 
 from hymunet.errors import HyMUNetError
 from hymunet.experiments.compare.ablations import FACTORS, variants
+from hymunet.experiments.compare.adapter import load_into
 from hymunet.experiments.compare.entrants import Entrant, find_entrant
 from hymunet.experiments.compare.rivals import RIVALS
-from hymunet.network.model_file import load_into, load_model, read_info, save_model
+from hymunet.network.model_file import load_model, read_info, save_model
 from hymunet.training.optimiser import hidden_matrices, parameter_groups
 from hymunet.training.planning.plan import Settings
 

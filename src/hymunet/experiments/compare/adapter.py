@@ -1,15 +1,17 @@
 """Any module as a `Segmenter`: its facts are stated beside it, and what it returns is checked."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hymunet.errors import HyMUNetError
-from hymunet.network.model_file import BUILDER
+from hymunet.network.model_file import BUILDER, find_model, load_weights, read_info
 from hymunet.network.segmenter import Segmenter
 
 _LEAST_SIDE = 64  # of the image a network is tried on; some have nothing to normalise in less
@@ -123,6 +125,31 @@ class AdaptedNetwork(Segmenter):
         last = self.network.get_submodule(ran[-1]) if ran else None
         outputs = getattr(last, "out_channels", getattr(last, "out_features", None))
         return ran[-1] if outputs == facts.num_classes else ""
+
+
+def load_into(path: Path | str, network: Segmenter) -> dict[str, Any]:
+    """Gives a network that has been built the weights of a model file; returns its metadata.
+
+    For networks that the file names and cannot build.
+
+    Raises:
+        HyMUNetError: As `read_info`, or if the file is of another network, naming what differs.
+    """
+    path = find_model(path)
+    info = read_info(path)
+    # as JSON gives it back: tuples are lists there
+    own = json.loads(json.dumps(network.architecture()))
+    there = info["architecture"]
+    differ = [
+        f"{name} is {there.get(name)!r} there and {own.get(name)!r} here"
+        for name in dict.fromkeys((*own, *there))
+        if own.get(name) != there.get(name)
+    ]
+    if differ:
+        raise HyMUNetError(f"{path} is of another network: {'; '.join(differ)}")
+    load_weights(path, network)
+    network.eval()
+    return info
 
 
 @contextlib.contextmanager

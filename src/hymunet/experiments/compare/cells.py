@@ -23,11 +23,12 @@ from hymunet.evaluation.sources import source_of
 from hymunet.evaluation.structures import scored, structures_of_model
 from hymunet.evaluation.summary import summarise
 from hymunet.evaluation.truth import read_pixels
+from hymunet.experiments.compare.adapter import load_into
 from hymunet.experiments.compare.entrants import Entrant, new_network
 from hymunet.experiments.compare.settle import SPLIT, Shared
 from hymunet.files import write_text
 from hymunet.inference.predictor import Predictor
-from hymunet.network.model_file import load_into, model_identity
+from hymunet.network.model_file import model_identity
 from hymunet.training.fit import fit
 from hymunet.training.options import TrainOptions
 from hymunet.training.run_config import read_config
