@@ -30,7 +30,7 @@ def render(template: str, filters: Mapping[str, Callable[..., str]], **values: A
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters
+    environment.filters.update(filters)
     return environment.get_template(template).render(values)
 
 

@@ -117,9 +117,9 @@ def main() -> None:
 
     give_up_first()
     for name, asked in json.load(sys.stdin).items():
-        passes = {part: Pass(**asked.pop(part)) for part in ("warm_up", "measured")}
+        warm_up, measured = Pass(**asked["warm_up"]), Pass(**asked["measured"])
         try:
-            answer = _answer(Job(**passes, **asked))
+            answer = _answer(Job(warm_up, measured, asked["threads"], asked["device"]))
         except Exception as error:  # of one network; the others are still to be asked
             short = lack_of_memory(error)
             said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,6 +1,7 @@
 """The parts of our network and of its training, taken away or changed one at a time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hymunet.errors import HyMUNetError
 from hymunet.experiments.compare.entrants import Entrant
@@ -51,8 +52,5 @@ def variants(factors: Sequence[str]) -> list[Entrant]:
         )
     chosen = []
     for factor in dict.fromkeys(factors):
-        chosen += [
-            Entrant(one.name, one.what, one.options, one.sizes, one.builder, factor)
-            for one in FACTORS[factor]
-        ]
+        chosen += [replace(one, factor=factor) for one in FACTORS[factor]]
     return [BASE, *chosen]
