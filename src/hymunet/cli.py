@@ -59,13 +59,13 @@ VERBS = {
         "hymunet.workflows.ablate:ablate",
         "Take parts of the network away, one at a time, and measure the effect.",
     ),
-    "reproduce": (
-        "hymunet.workflows.reproduce:reproduce",
-        "Repeat published results: raw data to table in one command.",
-    ),
     "profile": (
         "hymunet.workflows.profile:profile",
         "Measure cost against image size and depth: is it linear?",
+    ),
+    "reproduce": (
+        "hymunet.workflows.reproduce:reproduce",
+        "Repeat published results: raw data to table in one command.",
     ),
     "info": ("hymunet.network.info:info", "Show what a preset or a model is made of, costs, sees."),
 }
