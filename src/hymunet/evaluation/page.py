@@ -1,6 +1,6 @@
 """How pages are made: one HTML file without a script or an address to fetch, all of one look."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +12,7 @@ def style_sheet() -> str:
     return _read(REPORT).partition("<style>")[2].partition("</style>")[0]
 
 
-def render(template: str, filters: Mapping[str, Callable[..., str]], **values: Any) -> str:
+def render(template: str, filters: Mapping[str, Any], **values: Any) -> str:
     """The page that `template` makes of `values`; text in them is escaped.
 
     Args:
