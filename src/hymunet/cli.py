@@ -131,9 +131,10 @@ def _take_config(tokens: list[str]) -> tuple[list[str], cyclopts.config.Dict | N
             path, rest = token.removeprefix("--config="), tokens[:i] + tokens[i + 1 :]
         else:
             continue
-        from hymunet.training.run_config import read_options
+        from hymunet.training.run_config import beneath, read_options
 
-        values = {"train": read_options(Path(path))}
+        typed = [word[2:].split("=")[0].replace("-", "_") for word in rest if word[:2] == "--"]
+        values = {"train": beneath(read_options(Path(path)), typed)}
         return rest, cyclopts.config.Dict(values, source=path)
     return tokens, None
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +86,18 @@ def fit(
     run = RunFolder(output)
     named = None if given_network is None else given_network.name
     resuming = run.holds(run_settings(options, data, output, images, masks, split_file, named))
-    say(console, f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}")
+    found = len(dataset.cases)
+    dataset, given = given_split(dataset, split_file, run.split if resuming else None)
+    say(console, f"{dataset.name}: {found} cases in {dataset.root}")
     for note in dataset.notes:
         say(console, f"  {note}")
 
-    given, split_notes = given_split(run.split, dataset, split_file, resuming)
-    if given is not None:
-        used = {*given.train, *given.val, *given.test}
-        dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.id in used))
+    budget = options.budget
     if resuming:
         options = run.settled(options)
     decision = decide(dataset, options, console, run.init, given)
     settings = decision.settings
-    say_choices(decision.plan, console)
+    say_choices(decision.plan, console, () if options.budget is None else ("epochs",))
     in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
     start = starting_network(settings, in_channels, spatial_dims, run.init, given_network)
     network = start.network
@@ -110,7 +109,7 @@ def fit(
     facts = prepare(dataset.cases, cache, console)
     split = decision.split
     assert split is not None  # it was drawn where none was given
-    for note in split_notes or split.notes:
+    for note in split.notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
     refuse_known_cases(split, facts, start.cases, start.origin.get("name", ""))
@@ -169,7 +168,7 @@ def fit(
     info["training"]["contrast_median"] = contrast_median(
         train_cases, in_channels, network.config.num_labels
     )
-    recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console)
+    recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console, budget)
     trainer = make_trainer(settings, device, recorder)
     if checkpoint is not None:
         say(console, f"resuming from {checkpoint}")

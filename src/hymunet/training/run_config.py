@@ -1,5 +1,6 @@
 """What `config.yaml` of a run holds: places and options by name, read and written."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,16 @@ from hymunet.training.options import TrainOptions
 PLACES = ("data", "output", "images", "masks", "split_file")
 NETWORK = "network"  # the name of a network that no option describes, see GivenNetwork
 _OPTIONS = frozenset(field.name for field in fields(TrainOptions))
+# settings that give way together: who gives the one wants nothing of the others that a file says
+_ALTERNATIVES = {
+    "budget": ("epochs",),
+    "epochs": ("budget",),
+    "resize": ("image_size", "patch_size", "spacing_mm"),
+    "image_size": ("resize", "patch_size", "spacing_mm"),
+    "patch_size": ("resize", "image_size"),
+    "preset": ("init", "freeze_encoder", "encoder_rate"),
+    "init": ("preset", "skip", "stages"),
+}
 
 
 def run_settings(
@@ -67,6 +78,20 @@ def config_text(values: dict[str, Any]) -> str:
     return "# repeat this run with: hymunet train --config THIS_FILE --output ANOTHER_FOLDER\n" + (
         yaml.safe_dump(values, sort_keys=False)
     )
+
+
+def beneath(values: dict[str, Any], typed: Iterable[str]) -> dict[str, Any]:
+    """What of a `config.yaml` stands behind the settings that are typed beside it: all but those
+    settings and what they are the alternative to. A file holds settled values, such as `epochs`
+    beside the `budget` that they came from, so that `--budget 10m` must take both out.
+
+    Args:
+        values: Of the file.
+        typed: Names of settings, as in `TrainOptions`.
+    """
+    typed = set(typed)
+    out = typed | {other for name in typed for other in _ALTERNATIVES.get(name, ())}
+    return {name: value for name, value in values.items() if name not in out}
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -120,11 +120,9 @@ def settle_all(
     settled = dict(record.get("settled") or {})
     chosen = replace(options, **known_options(settled)) if settled else options
     dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
-    say(console, f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}")
-    given, notes = given_split(folder / SPLIT, dataset, split_file, bool(settled))
-    if given is not None:
-        used = {*given.train, *given.val, *given.test}
-        dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.id in used))
+    found = len(dataset.cases)
+    dataset, given = given_split(dataset, split_file, folder / SPLIT if settled else None)
+    say(console, f"{dataset.name}: {found} cases in {dataset.root}")
     decision = decide(dataset, chosen, console, given=given)
     in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
     if not settled:
@@ -133,10 +131,10 @@ def settle_all(
             open_ = options.epochs is None
             decision = _batched(decision, entrants, in_channels, spatial_dims, console, open_)
     settings = decision.settings
-    say_choices(decision.plan, console)
+    say_choices(decision.plan, console, () if options.budget is None else ("epochs",))
     split = decision.split
     assert split is not None  # it was drawn where none was given
-    for note in notes or split.notes:
+    for note in split.notes:
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
     fixed = _fixed(options, settings)
