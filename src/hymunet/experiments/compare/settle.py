@@ -123,6 +123,8 @@ def settle_all(
     found = len(dataset.cases)
     dataset, given = given_split(dataset, split_file, folder / SPLIT if settled else None)
     say(console, f"{dataset.name}: {found} cases in {dataset.root}")
+    for note in dataset.notes:
+        say(console, f"  {note}")
     decision = decide(dataset, chosen, console, given=given)
     in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
     if not settled:
