@@ -60,6 +60,17 @@ def _place(model: str) -> str:
     return model if is_name else str(path.resolve())
 
 
+def changed_options(options: TrainOptions) -> dict[str, Any]:
+    """What somebody chose, by the names of its flags: options that differ from their defaults,
+    `no_augment: True` for one that was switched off."""
+    usual = asdict(TrainOptions())
+    return {
+        f"no_{name}" if value is False else name: value is False or value
+        for name, value in asdict(options).items()
+        if value != usual[name]
+    }
+
+
 def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a `config.yaml` and, for options that are younger than it, their defaults: a
     new option's default is what was done before there was the option."""

@@ -11,8 +11,6 @@ from hymunet.training.options import TrainOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rich.console import Console
-
     from hymunet.experiments.compare.entrants import Entrant
 
 _SEVERAL = Parameter(consume_multiple=True)
@@ -103,7 +101,6 @@ def run(
     split_file: Path | None,
     options: TrainOptions | None,
     json: bool,
-    console: "Console | None" = None,
 ) -> Comparison:
     """What `compare` and `ablate` have in common: settle, train and judge, figures, table, page.
 
@@ -119,7 +116,6 @@ def run(
         split_file: As in `compare`.
         options: As in `compare`.
         json: As in `compare`.
-        console: Where to report; None: standard error.
     """
     import time
 
@@ -127,12 +123,14 @@ def run(
 
     from hymunet.console import say
     from hymunet.errors import HyMUNetError
+    from hymunet.evaluation.provenance import command_line
     from hymunet.evaluation.tables import as_json
     from hymunet.experiments.compare.comparison import run_cells, summarise
     from hymunet.experiments.compare.page import write_page
     from hymunet.experiments.compare.settle import settle_all
     from hymunet.experiments.compare.tables import markdown, print_tables
     from hymunet.files import write_text
+    from hymunet.training.run_config import changed_options
 
     started = time.perf_counter()
     if not entrants or not seeds or min(seeds) < 0:
@@ -143,13 +141,14 @@ def run(
     )
     name = data.resolve().stem if data.is_file() else data.resolve().name
     output = Path(output or f"runs/{name}-{verb}")
-    console = console or Console(stderr=True)
+    console = Console(stderr=True)
     shared = settle_all(output, data, options, entrants, console, images, masks, split_file)
     run_cells(shared, entrants, tuple(dict.fromkeys(seeds)), console)
-    places = {"images": images, "masks": masks, "split_file": split_file, "output": output}
-    summary = summarise(
-        shared, command(verb, data, named, seeds, places, options), started, console
-    )
+    words = {
+        **named, "seeds": seeds, "images": images, "masks": masks, "split_file": split_file,
+        "output": output, **changed_options(options),
+    }  # fmt: skip
+    summary = summarise(shared, command_line(verb, [str(data)], words), started, console)
     title = "Comparison" if verb == "compare" else "Ablation"
     result = Comparison(output, summary, output / "report.html")
     write_text(output / "table.md", markdown(summary, f"{title}: {summary['data']}"))
@@ -160,28 +159,3 @@ def run(
         print_tables(summary, f"{title}: {summary['data']}")
     say(console, f"report: {result.report}")
     return result
-
-
-def command(
-    verb: str,
-    data: Path,
-    named: "Mapping[str, Sequence[str]]",
-    seeds: "Sequence[int]",
-    places: "Mapping[str, Path | None]",
-    options: TrainOptions,
-) -> str:
-    """The command as it can be typed into a POSIX shell: of the options what differs from the
-    defaults; arguments as in `run`."""
-    import shlex
-    from dataclasses import asdict
-
-    usual = asdict(TrainOptions())
-    given = {name: value for name, value in asdict(options).items() if value != usual[name]}
-    words = ["hymunet", verb, str(data)]
-    for name, value in {**named, "seeds": tuple(seeds), **places, **given}.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif value is not None:
-            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
-    return shlex.join(words)
