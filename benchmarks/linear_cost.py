@@ -12,7 +12,8 @@ from functools import partial
 from rich.table import Table
 
 from benchmarks import common
-from benchmarks.network_calls import check, forward, picture
+from hymunet.experiments import timing
+from hymunet.experiments.passes import check, forward, picture
 from hymunet.network.hymunet import hymunet_tiny
 
 SIZES = (256, 512, 1024, 2048)
@@ -61,7 +62,7 @@ def measure(largest: int, limit_s: float, repeats: int) -> list[Growth]:
                 continue
             calls[stages, size] = partial(forward, network, image)
             # this is the warm-up, too
-            timed_s, timed_size = common.turn(calls[stages, size]), size
+            timed_s, timed_size = timing.turn(calls[stages, size]), size
     for (stages, size), times in common.in_turns(calls, repeats, warm_up=False).items():
         growths[stages].forward_s[size] = times
     return list(growths.values())

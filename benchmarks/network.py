@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import common, linear_cost
-from benchmarks.network_calls import check, forward, picture, training_step
 from benchmarks.network_rivals import RIVALS, SWIN, YARDSTICK
 from hymunet.console import say
 from hymunet.errors import HyMUNetError
+from hymunet.experiments.passes import check, forward, picture, training_step
+from hymunet.experiments.timing import machine as machine_facts
 from hymunet.extras import require
 from hymunet.network.hymunet import PRESETS
 
@@ -203,7 +204,7 @@ def main(
         require("train", "the comparison with MONAI's networks", "monai")
     if threads is not None:
         torch.set_num_threads(threads)
-    machine = common.machine("monai", "numba")
+    machine = machine_facts("monai", "numba")
     common.introduce(console, machine)
     result: dict[str, Any] = {"machine": machine}
 

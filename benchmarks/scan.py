@@ -37,6 +37,7 @@ from benchmarks.scan_rivals import (
     order_of,
 )
 from hymunet.console import say
+from hymunet.experiments import resident, timing
 
 CASES = ("4x1024", "4x256", "1x16384")
 FORWARD, BOTH = "forward", "forward_backward"
@@ -173,7 +174,7 @@ def memory_in_children(case: Case, threads: int, console: Console) -> dict[str, 
     """Bytes by implementation, one child process after the other; empty where the system does not
     tell, with a line that says so."""
     try:
-        scan_child.peak_bytes()
+        resident.peak_bytes()
     except ImportError:
         say(console, "memory: not measured; this system does not tell a process's peak")
         return {}
@@ -222,7 +223,7 @@ def main(
         check_mambapy()
     if threads is not None:
         torch.set_num_threads(threads)
-    machine = common.machine("numba", "mambapy")
+    machine = timing.machine("numba", "mambapy")
     common.introduce(console, machine)
     result: dict[str, Any] = {"machine": machine}
 

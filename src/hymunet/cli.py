@@ -51,6 +51,10 @@ VERBS = {
         "hymunet.workflows.reproduce:reproduce",
         "Repeat published results: raw data to table in one command.",
     ),
+    "profile": (
+        "hymunet.workflows.profile:profile",
+        "Measure cost against image size and depth: is it linear?",
+    ),
     "info": ("hymunet.network.info:info", "Show what a preset or a model is made of, costs, sees."),
 }
 

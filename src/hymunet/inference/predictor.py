@@ -76,7 +76,7 @@ class Predictor:
         postprocess: bool = True,
     ) -> None:
         self.tta = tta
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.members = load_members(model, info or {}, self.device)
         check_alike(self.members)
         self.notes: tuple[str, ...] = ()
@@ -273,7 +273,12 @@ def _most_probable(probability: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _find_device(name: str | None) -> torch.device:
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; None: the GPU where there is one.
+
+    Raises:
+        HyMUNetError: If there is none of that name here.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
