@@ -24,7 +24,7 @@ help: ## list the targets
 demo: $(TRAIN) ## train, predict and evaluate on drawn lesions; no data to download
 	$(BIN)/hymunet demo $(ARGS)
 
-# ARGS that all three take: --full; --output only one at a time
+# ARGS that all take: --full, and --output FOLDER
 examples: $(TRAIN) ## the experiments of examples/, under three minutes; results in runs/examples
 	$(BIN)/python examples/local_or_global.py $(ARGS)
 	$(BIN)/python examples/skip_on_noise.py $(ARGS)

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import cyclopts
 from rich.console import Console
@@ -46,6 +46,7 @@ from hymunet.network.summary import SCAN_MULTIPLY_ADDS
 
 COSTS = {"multiply_adds": "multiply-adds", "bytes": "memory", "seconds": "time"}
 KINDS = {"C": "convolution", "M": "Mamba", "A": "attention"}
+SIDES = (64, 96, 128, 192)
 BLOCKS, STAGES = (1, 2, 4), (2, 3, 4)  # a stage; a network
 MIDDLE = (BLOCKS[1], STAGES[1])  # what stays while something else varies
 
@@ -128,10 +129,10 @@ def growth(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main(
     *,
-    sides: tuple[int, ...] = (64, 96, 128, 192),
+    sides: Annotated[tuple[int, ...], cyclopts.Parameter(consume_multiple=True)] = SIDES,
     rounds: cyclopts.types.PositiveInt = 3,
     full: bool = False,
-    output: Path = Path("runs/examples/cost_by_depth"),
+    output: Path = Path("runs/examples"),
 ) -> dict[str, Any]:
     """Cost of convolution, Mamba and attention by blocks a stage, stages and pixels.
 
@@ -146,7 +147,7 @@ def main(
         raise HyMUNetError(f"an exponent needs two or more different sides, not {sides}")
     out = make_folder(output)
     rows = measure(cells(sides), rounds)
-    result = {
+    result: dict[str, Any] = {
         "settings": {"sides": sides, "rounds": rounds},
         "cells": rows,
         "growth": [growth(kind, rows) for kind in KINDS],
@@ -165,9 +166,8 @@ def main(
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """A row a network and picture."""
-    headings = ("blocks of", "a stage", "stages", "side", "parameters")
-    costs = ("10^6 multiply-adds", "tensors, MiB", "ms")
-    grid = Table(*headings, *costs, title="A forward pass of one picture")
+    headings = ("kind", "blocks", "stages", "side", "parameters", "M mult-adds", "MiB", "ms")
+    grid = Table(*headings, title="A forward pass of one picture")
     for r in rows:
         grid.add_row(
             KINDS[r["kind"]], str(r["blocks"]), str(r["stages"]), str(r["side"]),
@@ -186,17 +186,24 @@ def figure(rows: list[dict[str, Any]]) -> Any:
     panels = (("blocks", "ms"), ("stages", "ms"), ("stages", "parameters"), ("side", "ms"))
     fixed = {"blocks": MIDDLE[0], "stages": MIDDLE[1], "side": rows[0]["side"]}
     for axis, (x, y) in zip(axes, panels, strict=True):
+        scale = 2 if x == "side" else 1  # by pixels a linear cost is a straight line
         others = {name: value for name, value in fixed.items() if name != x}
         for i, (kind, name) in enumerate(KINDS.items()):
             line = sorted(
-                (r[x], r["parameters"] if y == "parameters" else 1e3 * median(r["seconds"]))
+                (
+                    r[x] ** scale,
+                    r["parameters"] if y == "parameters" else 1e3 * median(r["seconds"]),
+                )
                 for r in rows
                 if r["kind"] == kind and all(r[other] == others[other] for other in others)
             )
             axis.plot(*zip(*line, strict=True), "o-", color=f"C{i}", label=name)
         axis.set(title=y, xlabel=f"{x}  ({', '.join(f'{k} {v}' for k, v in others.items())})")
+        ticks = sorted({r[x] for r in rows})
+        axis.set_xticks(
+            [t**scale for t in ticks], [f"{t}²" if scale == 2 else f"{t}" for t in ticks]
+        )
     axes[2].set_yscale("log")
-    axes[3].set(xscale="log", yscale="log")
     axes[0].legend(frameon=False)
     return drawn
 

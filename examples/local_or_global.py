@@ -145,10 +145,10 @@ def difference(task: str, first: str, second: str, by_seed: list[float]) -> dict
 
 def main(
     *,
-    seeds: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=2))] = 4,
-    steps: cyclopts.types.PositiveInt = 150,
+    seeds: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=2))] = 3,
+    steps: cyclopts.types.PositiveInt = 300,
     full: bool = False,
-    output: Path = Path("runs/examples/local_or_global"),
+    output: Path = Path("runs/examples"),
 ) -> dict[str, Any]:
     """One layer of convolution, Mamba or attention on a local and on a global task.
 
@@ -171,7 +171,7 @@ def main(
     means = {t: {b: [float(s.mean()) for s in scores[t][b]] for b in BLOCKS} for t in TASKS}
     bins = np.digitize(tests["distant mark"][3], DISTANCES) - 1
     far = {b: np.mean(scores["distant mark"][b], axis=0) for b in BLOCKS}
-    result = {
+    result: dict[str, Any] = {
         "settings": {"seeds": seeds, "steps": steps, "batch": BATCH, "channels": widths},
         "parameters": {block: parameters(block, width) for block, width in widths.items()},
         "accuracy": {t: {b: asdict(t_interval(means[t][b])) for b in BLOCKS} for t in TASKS},
@@ -215,7 +215,7 @@ def figure(result: dict[str, Any]) -> Any:
     drawn = Figure(figsize=(11, 3.2), layout="constrained")
     axes = drawn.subplots(1, 4, width_ratios=(1, 1, 1.6, 1.6))
     for axis, (task, draw) in zip(axes, TASKS.items(), strict=False):
-        axis.imshow(draw(np.random.default_rng(0), 2)[0][1, 0], cmap="gray")
+        axis.imshow(draw(np.random.default_rng(0), 2)[0][1, 0].numpy(), cmap="gray")
         axis.set(title=task, xticks=[], yticks=[])
     bins = [*(f"{a} to {b}" for a, b in pairwise(DISTANCES[:-1])), f"{DISTANCES[-2]} up"]
     for i, block in enumerate(BLOCKS):

@@ -49,7 +49,7 @@ from hymunet.training.optimiser import make_optimiser
 
 SKIPS = ("mgf", "concat", "attention")  # the first is compared with the others
 METRICS = ("dice", "boundary_iou")
-STRENGTHS = (0.0, 1.0, 2.0, 3.0)  # standard deviations of grain and blotches together
+STRENGTHS = (0.0, 0.5, 1.0, 1.5)  # of grain and blotches; lesions have a contrast of 0.5 to 3
 GROWTH = "strongest noise minus none"  # of the lead: the paper's claim
 LESIONS, SIDE = 96, 64  # to learn from (half as many others to judge on), and their pixels a side
 TEST_SEED = 1_000_000  # lesions from here on are for judging
@@ -63,7 +63,7 @@ def lesions(first: int, number: int, side: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def noise(rng: np.random.Generator, side: int) -> np.ndarray:
-    """(1, side, side), of variance 1/2: grain and blotches, half and half; grey, as dirt is."""
+    """(1, side, side), of variance 1/2: grain and blotches, half and half, in all colours alike."""
     y, x = frame_grid((side, side))
     blotches = fractal_noise(rng, y, x, frequency=8)
     grain = rng.standard_normal((side, side), dtype=np.float32)
@@ -120,7 +120,7 @@ def main(
     seeds: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=2))] = 4,
     steps: cyclopts.types.PositiveInt = 120,
     full: bool = False,
-    output: Path = Path("runs/examples/skip_on_noise"),
+    output: Path = Path("runs/examples"),
 ) -> dict[str, Any]:
     """MGF-Skip, concatenation and the attention gate under noise of rising strength.
 
@@ -152,7 +152,7 @@ def main(
         for i, strength in enumerate(STRENGTHS):
             differences.append(difference(metric, rival, f"noise {strength:g}", lead[:, i]))
         differences.append(difference(metric, rival, GROWTH, lead[:, -1] - lead[:, 0]))
-    result = {
+    result: dict[str, Any] = {
         "settings": {"seeds": seeds, "steps": steps, "lesions": number, "side": side},
         "strengths": STRENGTHS,
         "parameters": parameters,
