@@ -2,7 +2,7 @@
 
 The question. The paper calls its network light and its cost linear in the pixels. Which of that is
 due to the kind of block, and which to how many there are? Three networks on one skeleton, all their
-encoder stages of one kind (CCCC, MMMM, AAAA), are made deeper in two ways: more blocks a stage, and
+encoder stages of one kind (CCC, MMM, AAA), are made deeper in two ways: more blocks a stage, and
 more stages (each at half the resolution and twice the channels of the last).
 
 The expectation. Counted on paper: a block of convolutions or Mamba costs as much for every pixel,

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from hymunet.console import counted, say
 from hymunet.experiments.timing import machine
 from hymunet.files import make_folder, write_text, write_with
-from hymunet.metrics.statistics import t_interval
+from hymunet.metrics import t_interval
 from hymunet.network.attention import AttentionBlock
 from hymunet.network.conv import ResidualConvBlock
 from hymunet.network.encoder import TokenStage
