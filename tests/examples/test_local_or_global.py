@@ -13,7 +13,14 @@ TINY = {"seeds": 2, "steps": 2}
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example, "TEST_PICTURES", 60)
+        yield
+
+
+@pytest.fixture(scope="module")
+def result(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("local_or_global")
     example.main(**TINY, output=folder)
     assert (folder / "local_or_global.png").stat().st_size > 5000
@@ -24,6 +31,7 @@ def test_intervals_hold_their_means_and_verdicts_follow_from_them(result):
     rows = [row for task in result["accuracy"].values() for row in task.values()]
     assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
     assert len(result["differences"]) == 6
+    assert all(0 <= x <= 1 for row in result["by_distance"].values() for x in row)
     for one in result["differences"]:
         means = [result["accuracy"][one["task"]][one[name]]["mean"] for name in ("first", "second")]
         assert one["mean"] == pytest.approx(means[0] - means[1])
@@ -32,7 +40,7 @@ def test_intervals_hold_their_means_and_verdicts_follow_from_them(result):
         assert ("undecided" in one["verdict"]) == (one["low"] <= 0 <= one["high"])
 
 
-def test_the_same_seeds_give_the_same_numbers(result, tmp_path):
+def test_the_same_seeds_give_the_same_numbers(tiny, result, tmp_path):
     again = json.loads(json.dumps(example.main(**TINY, output=tmp_path)))
     assert {**again, "machine": {}} == {**result, "machine": {}}
 
