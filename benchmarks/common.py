@@ -1,9 +1,9 @@
 """What the benchmarks share: timing in turns, JSON, errors without a traceback."""
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cyclopts
 from rich.console import Console
@@ -12,36 +12,18 @@ from rich.progress import Progress
 from hymunet.console import say
 from hymunet.errors import HyMUNetError
 from hymunet.experiments import timing
+from hymunet.experiments.timing import Key
 from hymunet.files import write_text
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 def in_turns(
     calls: dict[Key, Callable[[], object]], repeats: int, warm_up: bool = True
 ) -> dict[Key, list[float]]:
-    """Times all calls once a round, so that a machine that slows down slows all of them.
-
-    Args:
-        calls: What to time, by name, in the order of a round.
-        repeats: Number of timed rounds.
-        warm_up: Whether one more round comes first, which is not kept.
-
-    Returns:
-        Seconds by name, one number a round.
-    """
-    times: dict[Key, list[float]] = {key: [] for key in calls}
+    """`timing.in_turns` with a progress bar."""
     console = Console(stderr=True)  # standard output holds the tables alone
     with Progress(console=console, transient=True) as progress:
-        rounds = range(0 if warm_up else 1, repeats + 1)
-        task = progress.add_task("timing", total=len(rounds) * len(calls))
-        for round_number in rounds:
-            for key, call in calls.items():
-                duration = timing.turn(call)
-                if round_number:
-                    times[key].append(duration)
-                progress.advance(task)
-    return times
+        task = progress.add_task("timing", total=(repeats + warm_up) * len(calls))
+        return timing.in_turns(calls, repeats, warm_up, lambda: progress.advance(task))
 
 
 def outcome(kept: bool) -> str:

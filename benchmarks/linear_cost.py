@@ -47,10 +47,10 @@ def measure(largest: int, limit_s: float, repeats: int) -> list[Growth]:
     """
     networks = {stages: hymunet_tiny(stages=stages) for stages in STAGES}
     growths = {stages: Growth(stages) for stages in STAGES}
-    images = {size: picture(1, size)[0] for size in SIZES if size <= largest}
+    images = {size: picture(1, (size, size))[0] for size in SIZES if size <= largest}
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     for stages, network in networks.items():
-        check(stages, network, *picture(1, SIZES[0]))
+        check(stages, network, *picture(1, (SIZES[0], SIZES[0])))
         timed_s, timed_size = 0.0, SIZES[0]
         for size, image in images.items():
             expected_s = timed_s * (size / timed_size) ** 4

@@ -37,7 +37,8 @@ from benchmarks.scan_rivals import (
     order_of,
 )
 from hymunet.console import say
-from hymunet.experiments import resident, timing
+from hymunet.experiments import resident
+from hymunet.machine import machine
 
 CASES = ("4x1024", "4x256", "1x16384")
 FORWARD, BOTH = "forward", "forward_backward"
@@ -223,9 +224,9 @@ def main(
         check_mambapy()
     if threads is not None:
         torch.set_num_threads(threads)
-    machine = timing.machine("numba", "mambapy")
-    common.introduce(console, machine)
-    result: dict[str, Any] = {"machine": machine}
+    facts = machine("numba", "mambapy")
+    common.introduce(console, facts)
+    result: dict[str, Any] = {"machine": facts}
 
     if times:
         errors = {one: agreement(one) for one in cases}
@@ -244,12 +245,12 @@ def main(
             for one, by_pass in measured.items()
         ]
     if memory:
-        extra = memory_in_children(cases[0], machine["threads"], console)
+        extra = memory_in_children(cases[0], facts["threads"], console)
         if extra:
             console.print(memory_table(extra, cases[0]))
         result["memory"] = {"case": str(cases[0]), "extra_bytes": extra}
     if first_call:
-        seconds = scan_child.first_calls(OURS, LOOP, repeats=3, threads=machine["threads"])
+        seconds = scan_child.first_calls(OURS, LOOP, repeats=3, threads=facts["threads"])
         console.print(first_call_table(seconds))
         result["first_call"] = seconds
     if json_path is not None:

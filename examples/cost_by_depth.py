@@ -36,12 +36,13 @@ from rich.table import Table
 from hymunet import HyMUNet, HyMUNetConfig
 from hymunet.console import counted, say
 from hymunet.errors import HyMUNetError
-from hymunet.experiments import exponents
-from hymunet.experiments.dry_run import counted as count
-from hymunet.experiments.dry_run import estimated_bytes
 from hymunet.experiments.passes import forward, picture
-from hymunet.experiments.timing import machine, turn
+from hymunet.experiments.profile import exponents
+from hymunet.experiments.profile.dry_run import counted as count
+from hymunet.experiments.profile.dry_run import estimated_bytes
+from hymunet.experiments.timing import in_turns
 from hymunet.files import make_folder, write_text, write_with
+from hymunet.machine import machine
 from hymunet.network.summary import SCAN_MULTIPLY_ADDS
 
 COSTS = {"multiply_adds": "multiply-adds", "bytes": "memory", "seconds": "time"}
@@ -91,19 +92,13 @@ def arithmetic(cell: Cell) -> dict[str, int]:
 def measure(wanted: list[Cell], rounds: int) -> list[dict[str, Any]]:
     """Counts each cell, then times all of them in turns, so that a machine that slows down slows
     all alike. A row a cell: its fields, its arithmetic, and seconds by round."""
-    images = {cell.side: picture(1, cell.side)[0] for cell in wanted}
+    images = {cell.side: picture(1, (cell.side, cell.side))[0] for cell in wanted}
     calls = {
         cell: partial(forward, HyMUNet.from_config(cell.config()), images[cell.side])
         for cell in wanted
     }
-    times: dict[Cell, list[float]] = {cell: [] for cell in wanted}
     with counted(Console(stderr=True), "timing", (rounds + 1) * len(wanted)) as advance:
-        for number in range(rounds + 1):
-            for cell, call in calls.items():
-                duration = turn(call)
-                if number:  # the first round warms up
-                    times[cell].append(duration)
-                advance()
+        times = in_turns(calls, rounds, done=advance)
     return [{**asdict(cell), **arithmetic(cell), "seconds": times[cell]} for cell in wanted]
 
 

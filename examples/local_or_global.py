@@ -38,8 +38,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from hymunet.console import counted, say
-from hymunet.experiments.timing import machine
 from hymunet.files import make_folder, write_text, write_with
+from hymunet.machine import machine
 from hymunet.metrics import t_interval
 from hymunet.network.attention import AttentionBlock
 from hymunet.network.conv import ResidualConvBlock

@@ -39,8 +39,8 @@ from hymunet import HyMUNet, hymunet_tiny
 from hymunet.console import counted, say
 from hymunet.data.phantom_fields import fractal_noise, frame_grid
 from hymunet.data.phantoms import draw_lesion
-from hymunet.experiments.timing import machine
 from hymunet.files import make_folder, write_text, write_with
+from hymunet.machine import machine
 from hymunet.metrics import boundary_iou, count, t_interval
 from hymunet.metrics.overlap import dice
 from hymunet.training.losses import hybrid_loss

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from hymunet.cli import VERBS, main, make_app
+from hymunet.training.run_config import beneath
 
 
 def test_help_lists_every_verb_with_a_line(capsys):
@@ -76,6 +77,26 @@ def test_values_of_a_configuration_stand_behind_what_is_typed(tmp_path, capsys):
     path.write_text(yaml.safe_dump({"epochs": 0}))
     assert main(["train", str(tmp_path), "--config", str(path)]) != 0
     assert "epochs must be 1 or more" in "".join(capsys.readouterr())
+
+
+def test_what_is_typed_takes_its_alternatives_in_a_configuration_out(tmp_path, capsys):
+    path, data = tmp_path / "config.yaml", tmp_path / "nowhere"
+    settled = {"data": str(data), "epochs": 3, "image_size": 64, "resize": "squeeze"}
+    path.write_text(yaml.safe_dump(settled | {"preset": "tiny", "skip": "mgf", "stages": "CCMM"}))
+    for typed in (
+        ["--budget", "10m"],
+        ["--budget=10m"],
+        ["--patch-size", "64", "64"],
+        ["--resize", "native"],
+        ["--init", "isic2018-tiny"],
+    ):
+        assert main(["train", "--config", str(path), *typed]) == 1, typed
+        assert "nowhere" in capsys.readouterr().err  # not a word of what contradicts what
+    assert beneath(settled, ["budget"]) == {k: v for k, v in settled.items() if k != "epochs"}
+    assert beneath(settled, ["seed"]) == settled
+    path.write_text(yaml.safe_dump({"data": str(data), "budget": "5m"}))
+    assert main(["train", "--config", str(path), "--epochs", "2"]) == 1
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_an_extra_that_is_missing_names_its_install_command(tmp_path):

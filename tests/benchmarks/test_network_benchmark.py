@@ -63,7 +63,7 @@ def test_a_network_that_is_not_fit_to_be_timed_is_refused(factor):
         def forward(self, x):
             return factor * super().forward(x)
 
-    image, target = picture(1, 64)
+    image, target = picture(1, (64, 64))
     if factor == 1:
         check("fine", Scaled(3, 1, 1), image, target)
         with pytest.raises(HyMUNetError, match=r"\(1, 1, 64, 64\) were expected, \(1, 2, 64, 64\)"):

@@ -52,6 +52,7 @@ def test_a_task_as_it_is_published(tmp_path):
     assert dataset.regions is None
     assert not dataset.nested
     assert dataset.split is None
+    assert dataset.licence is None
     assert dataset.notes == (
         "channels: ADC, T2",
         "structures: PZ, TZ",
@@ -62,6 +63,14 @@ def test_a_task_as_it_is_published(tmp_path):
     np.testing.assert_array_equal(image.pixels[1].T, blocks(20, 21))
     np.testing.assert_array_equal(mask.labels.T, blocks(1, 2))
     assert valid is None
+
+
+@pytest.mark.parametrize(
+    ("said", "read"), [("CC-BY-SA 4.0", "CC-BY-SA 4.0"), (" a\nb ", "a b"), ("", None), (3, None)]
+)
+def test_the_licence_is_taken_as_the_data_state_it(tmp_path, said, read):
+    assert find_dataset(task(tmp_path / "one", licence=said)).licence == read
+    assert find_dataset(task(tmp_path / "two", license=said)).licence == read
 
 
 def test_one_folder_down_and_two_of_them(tmp_path):

@@ -28,7 +28,7 @@ def raw(root, **changes):
 
 
 def test_a_raw_data_set(tmp_path):
-    raw(tmp_path)
+    raw(tmp_path, licence="CC0-1.0")
     (tmp_path / "imagesTs").mkdir()
     (tmp_path / "imagesTr" / "._BRATS_001_0000.nii.gz").write_bytes(b"x")
     (tmp_path / "labelsTr" / "._BRATS_001.nii.gz").write_bytes(b"x")
@@ -39,6 +39,7 @@ def test_a_raw_data_set(tmp_path):
     assert dataset.channel_names == ("FLAIR", "T1")
     assert dataset.label_names == {1: "edema", 2: "core", 3: "enhancing"}
     assert dataset.num_labels == 4
+    assert dataset.licence == "CC0-1.0"
     assert dataset.notes == (
         "channels: FLAIR, T1",
         "structures: edema, core, enhancing",

@@ -7,7 +7,7 @@ import pytest
 from examples import cost_by_depth as example
 from hymunet.errors import HyMUNetError
 from hymunet.experiments import timing
-from hymunet.experiments.exponents import LINEAR
+from hymunet.experiments.profile.exponents import LINEAR
 
 SIDES = (32, 64)
 

@@ -385,6 +385,13 @@ def test_a_model_says_what_it_is_for(toy_file):
     about, terms = describe_model({"domain": "moles", "licence": "CC-BY-NC-4.0"})
     assert about.startswith("for moles; trained on unknown data")
     assert terms.startswith("licence: CC-BY-NC-4.0, no commercial use; research use only")
+    for licence, forbidden in (
+        ("CC BY-NC-SA 4.0", True),
+        ("CC0-1.0 AND CC-BY-NC 4.0", True),
+        ("CC-BY-SA 4.0", False),
+        ("NCSA", False),
+    ):
+        assert ("no commercial use" in describe_model({"licence": licence})[1]) is forbidden
 
 
 HUGE = """

@@ -17,6 +17,7 @@ from hymunet.metrics import (
     pooled,
     t_interval,
 )
+from hymunet.metrics.statistics import bootstrap_pooled
 
 
 def test_the_interval_covers_the_mean_about_as_often_as_it_says():
@@ -301,3 +302,40 @@ def test_what_is_not_known_or_touches_zero_has_no_sign():
 def test_t_interval_refuses_what_has_no_answer(values, level, words):
     with pytest.raises(HyMUNetError, match=words):
         t_interval(values, level=level)
+
+
+def test_a_pooled_interval_is_that_of_resampled_sums():
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(30), 2)
+    # the larger, the better: the mean of the scores is another number than the pooled one
+    rows = [
+        dict(
+            zip(
+                ("tp", "fp", "fn", "tn"),
+                map(int, rng.integers(0, 300, 4) * (1 + g, 3, 3, 1)),
+                strict=True,
+            )
+        )
+        for g in groups
+    ]
+    found = bootstrap_pooled(rows, list(groups), metric="iou", samples=4000)
+    assert found.mean == pytest.approx(pooled(rows)["iou"])
+    scores = []
+    for _ in range(2000):
+        drawn = rng.integers(30, size=30)
+        scores.append(pooled([row for g in drawn for row in rows[2 * g : 2 * g + 2]])["iou"])
+    low, high = np.quantile(scores, [0.025, 0.975])
+    assert found.low == pytest.approx(low, abs=0.08 * (high - low))
+    assert found.high == pytest.approx(high, abs=0.08 * (high - low))
+
+
+def test_a_pooled_score_of_several_classes_is_their_mean():
+    rows = [{"tp": 10, "fp": 0, "fn": 0, "tn": 5}, {"tp": 0, "fp": 4, "fn": 4, "tn": 9}] * 3
+    found = bootstrap_pooled(rows, [0, 0, 1, 1, 2, 2], ["a", "b"] * 3)
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert bootstrap_pooled(rows, [0] * 6).mean == pytest.approx(60 / 84)
+    assert math.isnan(bootstrap_pooled(rows, [0] * 6).low)
+    empty = [{"tp": 0, "fp": 0, "fn": 0, "tn": 9}] * 2
+    assert bootstrap_pooled(empty).mean == 1.0
+    with pytest.raises(HyMUNetError, match=r"of dice or iou, not 'hd'"):
+        bootstrap_pooled(rows, metric="hd")

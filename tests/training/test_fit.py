@@ -50,9 +50,9 @@ def uninterrupted(data, cache, tmp_path_factory):
     return output
 
 
-def run_quietly(data, output, options=OPTIONS):
+def run_quietly(data, output, options=OPTIONS, **places):
     console = Console(record=True, file=open(os.devnull, "w"), width=200)  # noqa: SIM115
-    finished = fit(data, output, options, console=console)
+    finished = fit(data, output, options, console=console, **places)
     return finished, console.export_text()
 
 
@@ -415,7 +415,27 @@ def test_a_test_part_of_the_data_stays_and_val_is_drawn_from_the_rest(cache, tmp
     assert split.test == tuple(ids[::3])
     assert (len(split.val), len(split.train)) == (1, 7)
     assert sorted((*split.train, *split.val, *split.test)) == ids
-    assert "the data's own 4 test cases; train and val drawn from the others" in said
+    assert "the 4 test cases as given; train and val drawn from the others" in said
+
+
+def test_a_split_file_may_name_train_and_test_only(cache, tmp_path):
+    source = write_phantoms(tmp_path / "drawn", 12, size=(40, 48))
+    ids = sorted(path.stem for path in (source / "images").iterdir())
+    table = tmp_path / "parts.csv"
+    rows = [f"{id_},{'test' if i % 4 == 0 else 'train'}" for i, id_ in enumerate(ids[1:])]
+    table.write_text("\n".join(["case,split", *rows]) + "\n")
+    options = replace(OPTIONS, epochs=1)
+    _, said = run_quietly(source, tmp_path / "run", options, split_file=table)
+    split = load_split(tmp_path / "run" / "split.json")
+    assert split.test == tuple(ids[1::4])
+    assert (len(split.val), len(split.train)) == (1, 7)
+    assert sorted((*split.train, *split.val, *split.test)) == ids[1:]
+    assert "the 3 test cases as given; train and val drawn from the others" in said
+    assert f"1 cases are in no part of it and not used: {ids[0]}" in said
+    # a part that nobody can train on is refused, whatever else there is
+    table.write_text(f"case,split\n{ids[0]},val\n{ids[1]},test\n")
+    with pytest.raises(HyMUNetError, match=r"parts\.csv gives no case to train"):
+        run_quietly(source, tmp_path / "other", options, split_file=table)
 
 
 def test_the_shares_of_a_drawn_split_can_be_chosen(cache, tmp_path):

@@ -50,6 +50,7 @@ def write_task(folder, count=8, spacings=(1.0, 2.0)):
         training.append(files)
     content = {
         "name": "drawn",
+        "licence": "CC-BY-SA 4.0",
         "modality": {"0": "MRI"},
         "labels": {"0": "background", "1": "front", "2": "back"},
         "numTraining": count,
@@ -75,6 +76,7 @@ def run(task, tmp_path_factory):
 def test_the_data_say_what_is_segmented_and_the_plan_how(run):
     info = read_info(run)
     assert info["classes"] == ["front", "back"]
+    assert info["licence"] == "CC-BY-SA 4.0"  # of the images, in dataset.json
     assert info["architecture"]["num_classes"] == 3
     assert info["architecture"]["activation"] == "softmax"
     assert info["architecture"]["stem_stride"] == 1

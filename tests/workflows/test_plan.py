@@ -43,6 +43,15 @@ def test_as_json_it_is_what_train_keeps(data, tmp_path, capsys):
     assert said["plan"]["image_size"]["reason"] in report
 
 
+def test_only_what_a_split_file_gives_to_train_has_a_say(data, tmp_path, capsys):
+    ids = [f"phantom_{number:04d}" for number in range(8)]
+    rows = [f"{id_},{'train' if number < 4 else 'val'}" for number, id_ in enumerate(ids)]
+    (tmp_path / "parts.csv").write_text("\n".join(["case,split", *rows]) + "\n")
+    options = ["--device", "cpu", "--epochs", "1", "--batch-size", "2", "--json"]
+    assert main(["plan", data, "--split-file", str(tmp_path / "parts.csv"), *options]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+
+
 def test_a_budget_is_turned_into_epochs(data, capsys):
     epochs = []
     for budget in ("10s", "20m"):

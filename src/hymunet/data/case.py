@@ -50,6 +50,7 @@ class Dataset:
             None: the data do not say which structures there are.
         regions: Name -> class indices, for structures that are unions of classes (BraTS's whole
             tumour), in the data's order, nested ones the outermost first; None: there are none.
+        licence: Of the images, as the data state it; None: they do not.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     channel_names: tuple[str, ...] | None = None
     label_names: dict[int, str] | None = None
     regions: dict[str, tuple[int, ...]] | None = None
+    licence: str | None = None
 
     @property
     def num_labels(self) -> int | None:

@@ -36,6 +36,13 @@ def read_dataset_json(folder: Path) -> dict[str, Any] | None:
     return content if known else None
 
 
+def licence_of(content: dict[str, Any]) -> str | None:
+    """What stands under `licence`, the Decathlon's key, or `license`, in a line; None: nothing."""
+    said = content.get("licence", content.get("license"))
+    words = " ".join(said.split())[:200] if isinstance(said, str) else ""
+    return words or None
+
+
 def channels_of(content: dict[str, Any], where: Path) -> tuple[str, ...] | None:
     """Names of the channels in their order, from `channel_names` or `modality`; None: not said.
 

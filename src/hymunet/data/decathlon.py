@@ -14,6 +14,7 @@ from hymunet.data.dataset_json import (
     channels_of,
     check_there,
     inside,
+    licence_of,
     not_named,
     read_dataset_json,
 )
@@ -94,6 +95,7 @@ def _decathlon(
         channel_names,
         scheme.names,
         scheme.regions,
+        licence_of(content),
     )
 
 

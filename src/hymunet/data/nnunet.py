@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hymunet.data.case import Case, Dataset
-from hymunet.data.dataset_json import NAME, check_there, inside, not_named
+from hymunet.data.dataset_json import NAME, check_there, inside, licence_of, not_named
 from hymunet.data.image_io import SUFFIXES
 from hymunet.data.label_scheme import LabelScheme
 from hymunet.data.masks_io import VOLUME_SUFFIXES, listed
@@ -67,7 +67,15 @@ def nnunet_dataset(
     told = f"channels: {', '.join(channels)}"
     notes = [told, *scheme.describe(), *not_named(root, files), *notes]
     return Dataset(
-        "nnU-Net raw", root, cases, None, tuple(notes), channels, scheme.names, scheme.regions
+        "nnU-Net raw",
+        root,
+        cases,
+        None,
+        tuple(notes),
+        channels,
+        scheme.names,
+        scheme.regions,
+        licence_of(content),
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -194,8 +194,8 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
         ids: All case ids of the data; cases that the file leaves out are in no part.
 
     Raises:
-        HyMUNetError: If the file is missing, broken or of another kind, names a case that the data
-            do not have, or gives no case to train or to val.
+        HyMUNetError: If the file is missing, broken or of another kind, or names a case that the
+            data do not have.
     """
     path = Path(path)
     if path.is_dir():
@@ -210,13 +210,13 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
     else:
         table, seed, notes = read_table_of_parts(path), None, ()
     split = split_from_table(list(set(ids) & set(table)), table, str(path))
-    return Split(split.train, split.val, split.test, seed, (f"as given by {path}", *notes))
+    return replace(split, seed=seed, notes=(f"as given by {path}", *notes))
 
 
 def split_from_table(
     ids: Sequence[str], table: Mapping[str, str], where: str = "the split"
 ) -> Split:
-    """A split that was given, case id -> part, checked against the cases.
+    """A split that was given, case id -> part, checked against the cases; parts may be empty.
 
     Args:
         ids: All case ids.
@@ -224,17 +224,10 @@ def split_from_table(
         where: What `table` is called in errors.
 
     Raises:
-        HyMUNetError: If a case is missing or unknown, a part has another name, or train or val
-            is empty.
+        HyMUNetError: If a case is missing or unknown, or a part has another name.
     """
     parts = check_table(ids, table, where)
     chosen = {part: [id for id in parts if parts[id] == part] for part in PARTS}
-    for part in ("train", "val"):
-        if not chosen[part]:
-            raise HyMUNetError(
-                f"{where} gives no case to {part}; expected some: name them there (the best epoch "
-                "is chosen on val, never on test)"
-            )
     return make_parts(chosen, None, ["as given by the data's split table"])
 
 

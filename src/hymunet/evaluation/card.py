@@ -11,6 +11,7 @@ from hymunet.errors import HyMUNetError
 from hymunet.evaluation.card_numbers import card_numbers, check_model, read_results
 from hymunet.evaluation.card_results import known_failures, results
 from hymunet.files import write_text
+from hymunet.inference.describe import forbids_commerce
 from hymunet.network.pretrained import headline_scores, score_text
 from hymunet.network.promise import described_threshold, postprocess_text
 
@@ -161,7 +162,7 @@ def _data(info: Mapping[str, Any]) -> Iterator[str]:
     url = f" ({info['licence_url']})" if info.get("licence_url") else ""
     if licence is None:
         yield "Licence of the weights: not stated; that of the training data applies."
-    elif "NC" in licence.split("-"):
+    elif forbids_commerce(licence):
         yield (
             f"Licence of the weights: **{licence}**{url}, which is that of the images they were "
             "trained on. Research and teaching are allowed where they are not commercial, with "

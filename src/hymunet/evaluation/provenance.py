@@ -6,11 +6,10 @@ import platform
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hymunet import __version__
+from hymunet.machine import versions
 
 
 def record(
@@ -29,18 +28,12 @@ def record(
         seconds: How long it took.
         verb: The command that was called.
     """
-    versions = {"hymunet": __version__}
-    for package in ("numpy", "scipy", "torch"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "command": _command(verb, prediction, truth, options),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds, 1),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": versions("numpy", "scipy", "torch"),
     }
 
 

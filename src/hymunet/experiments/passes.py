@@ -1,5 +1,7 @@
 """What is done with a network that is measured: a forward pass, a step, a check before."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,16 +10,15 @@ from hymunet.errors import HyMUNetError, NonFiniteError
 
 
 def picture(
-    batch: int, size: int, channels: int = 3, classes: int = 1, spatial_dims: int = 2
+    batch: int, shape: Sequence[int], channels: int = 3, classes: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """A noisy disc (in 3-D a ball) and its mask: images (batch, channels, size, ...), targets
-    (batch, classes, size, ...)."""
+    """A noisy ellipse (in 3-D an ellipsoid) and its mask: images (batch, channels, *shape), targets
+    (batch, classes, *shape)."""
     generator = torch.Generator().manual_seed(0)
-    line = torch.linspace(-1, 1, size)
-    shape = (size,) * spatial_dims
-    distance = torch.zeros(shape)
-    for axis in range(spatial_dims):
-        distance += (line**2).view([-1 if a == axis else 1 for a in range(spatial_dims)])
+    distance = torch.zeros(*shape)
+    for axis, side in enumerate(shape):
+        line = torch.linspace(-1, 1, side)
+        distance += (line**2).view([-1 if a == axis else 1 for a in range(len(shape))])
     disc = (distance < 0.25).float()
     image = torch.randn(batch, channels, *shape, generator=generator).mul_(0.5).add_(disc)
     return image, disc.expand(batch, classes, *shape).contiguous()
@@ -25,7 +26,8 @@ def picture(
 
 def forward(network: nn.Module, image: Tensor) -> Tensor:
     """Logits of `image` as a user gets them: evaluation mode, no gradients."""
-    network.eval()
+    if network.training:  # to walk through all modules is a part of a short pass
+        network.eval()
     with torch.inference_mode():
         return network(image)
 

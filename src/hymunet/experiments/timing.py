@@ -1,17 +1,13 @@
-"""Wall-clock times, and the machine without which they cannot be quoted."""
+"""Wall-clock times, in turns: what is compared is timed under the same conditions."""
 
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import torch
 
-import hymunet
+Key = TypeVar("Key", bound=Hashable)
 
 # a call that is shorter than this is repeated within its turn
 TURN_S = 0.3
@@ -44,36 +40,28 @@ def waiter(device: torch.device) -> Callable[[], None]:
     return lambda: None
 
 
-def processor() -> str:
-    """The processor's name where the system tells it, else the architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def machine(*packages: str) -> dict[str, Any]:
-    """Processor, threads, system and versions: what a time cannot be quoted without.
+def in_turns(
+    calls: Mapping[Key, Callable[[], object]],
+    rounds: int,
+    warm_up: bool = True,
+    done: Callable[[], object] = lambda: None,
+) -> dict[Key, list[float]]:
+    """Times all calls once a round, so that a machine that slows down slows all of them.
 
     Args:
-        *packages: Packages whose versions matter besides torch's; None where one is missing.
+        calls: What to time, by name, in the order of a round; each returns when its work is done.
+        rounds: Number of timed rounds.
+        warm_up: Whether one more round comes first, which is not kept.
+        done: Called after each turn, (rounds + warm_up) * len(calls) times.
+
+    Returns:
+        Seconds by name, the median of a turn a round.
     """
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "hymunet": hymunet.__version__,
-        **{package: _version(package) for package in packages},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    times: dict[Key, list[float]] = {key: [] for key in calls}
+    for number in range(0 if warm_up else 1, rounds + 1):
+        for key, call in calls.items():
+            duration = turn(call)
+            if number:
+                times[key].append(duration)
+            done()
+    return times

@@ -1,5 +1,6 @@
 """A model in words, wherever it is used."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,14 @@ def describe_model(info: Mapping[str, Any]) -> list[str]:
     trained = f"trained on {training.get('data', 'unknown data')} ({cases} cases)"
     domain = info.get("domain")
     licence = info.get("licence") or "not stated: that of its training data applies"
-    if "NC" in licence.split("-"):  # Creative Commons' own sign for it
+    if forbids_commerce(licence):
         licence += ", no commercial use"
     return [
         f"for {domain}; {trained}" if domain else trained,
         f"licence: {licence}; research use only, not a medical device",
     ]
+
+
+def forbids_commerce(licence: str) -> bool:
+    """Whether a licence's name holds Creative Commons' sign for it: CC-BY-NC-4.0, CC BY-NC-SA."""
+    return re.search(r"\bNC\b", licence) is not None

@@ -17,7 +17,7 @@ from hymunet.inference.ensemble import Member, Shares, check_alike, joined_info,
 from hymunet.inference.measurements import measure
 from hymunet.inference.postprocess import Postprocess
 from hymunet.inference.sliding_window import sliding_window
-from hymunet.network.hymunet import HyMUNet
+from hymunet.network.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path | HyMUNet | Sequence[str | Path | HyMUNet],
+        model: str | Path | Segmenter | Sequence[str | Path | Segmenter],
         device: str | None = None,
         threshold: float | None = None,
         info: dict[str, Any] | None = None,
@@ -197,7 +197,7 @@ class Predictor:
         del images
         return member.preprocess.restore(probability, tuple(pixels.shape[2:]), spacing_mm)
 
-    def _network_probability(self, network: HyMUNet, images: Tensor) -> Tensor:
+    def _network_probability(self, network: Segmenter, images: Tensor) -> Tensor:
         logits = network(images).float()
         if not torch.isfinite(logits).all():
             raise NonFiniteError(

@@ -137,6 +137,64 @@ def pooled(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return overlap_metrics(Counts(**totals))
 
 
+def bootstrap_pooled(
+    counts: Sequence[Mapping[str, float]],
+    groups: Sequence[Hashable | None] | None = None,
+    classes: Sequence[Hashable] | None = None,
+    metric: str = "dice",
+    samples: int = 2000,
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """A pooled score with a percentile bootstrap interval that resamples groups.
+
+    As `bootstrap_mean`, but each repetition sums tp, fp and fn over all cases drawn and takes the
+    score of the sums: 2 tp / (2 tp + fp + fn) or tp / (tp + fp + fn), 1 where nothing is there and
+    nothing was found.
+
+    Args:
+        counts: As in `pooled`.
+        groups: One label per row; None, for a row or for all: a group of its own.
+        classes: One label per row; scores of several classes are averaged. None: all of one.
+        metric: dice or iou.
+        samples: Repetitions.
+        seed: Of the draws.
+        level: Coverage aimed at.
+
+    Returns:
+        `mean` is the pooled score of all rows; low and high are NaN when there is one group.
+
+    Raises:
+        HyMUNetError: As `pooled` and `bootstrap_mean`, or if the metric is none of the two.
+    """
+    if metric not in ("dice", "iou"):
+        raise HyMUNetError(f"pooled intervals are of dice or iou, not {metric!r}")
+    pooled(counts)  # checks every count
+    codes = _group_codes(groups, len(counts))
+    kinds = _group_codes(classes, len(counts)) if classes is not None else np.zeros_like(codes)
+    _check_samples(samples)
+    table = np.zeros((codes.max() + 1, kinds.max() + 1, 3))
+    rows = [[float(row[key]) for key in ("tp", "fp", "fn")] for row in counts]
+    np.add.at(table, (codes, kinds), np.array(rows))
+
+    def score(sums: np.ndarray) -> np.ndarray:  # (..., classes, 3) -> (...)
+        hit = sums[..., 0] * (2 if metric == "dice" else 1)
+        whole = hit + sums[..., 1] + sums[..., 2]
+        return np.where(whole > 0, hit / np.maximum(whole, 1), 1.0).mean(axis=-1)
+
+    seen = float(score(table.sum(axis=0)))
+    if len(table) == 1:
+        return Interval(seen, float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    scores = []
+    for numbers in _blocks(samples, table.size):
+        drawn = rng.integers(len(table), size=(len(numbers), len(table)))
+        scores.append(score(table[drawn].sum(axis=1)))
+    low, high = np.quantile(np.concatenate(scores), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(seen, min(float(low), seen), max(float(high), seen))
+
+
 def paired_sign_flip(
     a: Sequence[float] | np.ndarray,
     b: Sequence[float] | np.ndarray,

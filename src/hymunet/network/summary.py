@@ -44,7 +44,7 @@ class NetworkSummary:
     scan_updates: int
 
 
-_KINDS = {"C": "residual conv", "M": "Visual Mamba", "A": "self-attention"}
+KINDS = {"C": "residual conv", "M": "Visual Mamba", "A": "self-attention"}
 
 
 def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
@@ -116,7 +116,7 @@ def network_parts(model: HyMUNet) -> list[tuple[str, str, list[nn.Module]]]:
     parts: list[tuple[str, str, list[nn.Module]]] = [("stem", "strided conv", [model.encoder.stem])]
     for i, letter in enumerate(config.stages):
         stage: list[nn.Module] = [model.encoder.downs[i - 1]] if i else []
-        parts.append((f"encoder {i + 1}", _KINDS[letter], [*stage, model.encoder.stages[i]]))
+        parts.append((f"encoder {i + 1}", KINDS[letter], [*stage, model.encoder.stages[i]]))
     for j, (fusion, block) in enumerate(
         zip(model.decoder.fusions, model.decoder.blocks, strict=True)
     ):

@@ -105,10 +105,11 @@ def decided(
     return Decision(settle(options, plan), plan, tuple(findings), rows, split)
 
 
-def say_choices(plan: Plan, console: Console) -> None:
-    """What the plan chose, a line each."""
+def say_choices(plan: Plan, console: Console, but: Sequence[str] = ()) -> None:
+    """What the plan chose, a line each, `but` what is still to be measured."""
     for choice in plan.choices:
-        if choice.name in OPEN and choice.reason != "as given" and choice.value is not None:
+        known = choice.reason == "as given" or choice.value is None or choice.name in but
+        if choice.name in OPEN and not known:
             say(console, f"  {choice.name}: {shown_value(choice.value)} ({choice.reason})")
 
 

@@ -24,7 +24,7 @@ from hymunet.data.duplicates import hash_images, near_duplicate_groups
 from hymunet.data.image_io import read_image
 from hymunet.data.masks_io import is_volume, listed
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.data.splits import Split, load_split, make_split, read_split, split_from_table
+from hymunet.data.splits import PARTS, Split, load_split, make_split, read_split, split_from_table
 from hymunet.data.survey import CaseSurvey
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
@@ -60,34 +60,56 @@ def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[C
 
 
 def given_split(
-    saved: Path, dataset: Dataset, file: Path | None, resuming: bool
-) -> tuple[Split | None, list[str]]:
-    """The split of a run where there is one before its cases are read, and what to say about it:
-    the saved one when the run is resumed, else that of `file`, else the data's own; None: to draw.
+    dataset: Dataset, file: Path | None, saved: Path | None = None
+) -> tuple[Dataset, Split | None]:
+    """The split of a run where there is one before its cases are read: the one that a resumed run
+    has saved, else that of `file`, else the data's own.
+
+    Returns:
+        The data set of the cases that are used, with what the file says as its own split; and the
+        split, None where it is still to be drawn, wholly or but for its test part.
 
     Raises:
-        HyMUNetError: If cases of the split are not in the data, or train or val is empty.
+        HyMUNetError: If cases of the split are not in the data, or none is for training.
     """
     ids = [case.id for case in dataset.cases]
-    if resuming and saved.exists():
+    if saved is not None and saved.exists():
         split = load_split(saved)
-        missing = {*split.train, *split.val, *split.test} - set(ids)
+        used = {*split.train, *split.val, *split.test}
+        missing = used - set(ids)
         if missing:
             raise HyMUNetError(
                 f"{len(missing)} cases of {saved} are no longer in the data "
                 f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
             )
-        new = len(ids) - len(split.train) - len(split.val) - len(split.test)
-        return split, [*split.notes, *([f"{new} new cases are not used by this run"] * (new > 0))]
+        new = len(ids) - len(used)
+        notes = [f"{new} new cases are not used by this run"] * (new > 0)
+        return _only(dataset, used), replace(split, notes=(*split.notes, *notes))
     if file is not None:
         split = read_split(file, ids)
-        left = set(ids) - {*split.train, *split.val, *split.test}
-        notes = [f"{len(left)} cases are in no part of it and not used: {listed(sorted(left), 3)}"]
-        return split, [*split.notes, *(notes if left else [])]
-    if dataset.split is not None and "val" in dataset.split.values():
+        parts = {id_: part for part in PARTS for id_ in getattr(split, part)}
+        left = sorted(set(ids) - set(parts))
+        note = f"{len(left)} cases are in no part of it and not used: {listed(left, 3)}"
+        split = replace(split, notes=(*split.notes, *([note] if left else [])))
+        dataset = replace(_only(dataset, set(parts)), split=parts)
+    elif dataset.split is not None:
         split = split_from_table(ids, dataset.split)
-        return split, list(split.notes)
-    return None, []
+    else:
+        return dataset, None
+    if not split.train:
+        where = "the data's split" if file is None else str(file)
+        raise HyMUNetError(
+            f"{where} gives no case to train; expected some, and some for val (else they are drawn "
+            "from those of train)"
+        )
+    if split.val:
+        return dataset, split
+    said = split.notes if file is not None else ()
+    return replace(dataset, notes=(*dataset.notes, *said)), None
+
+
+def _only(dataset: Dataset, ids: set[str]) -> Dataset:
+    return replace(dataset, cases=tuple(case for case in dataset.cases if case.id in ids))
 
 
 def test_part(dataset: Dataset) -> frozenset[str]:
@@ -122,7 +144,7 @@ def draw_split(
             (case, fact) for case, fact in zip(cases, facts, strict=True) if case.id not in test
         ]
         drawn = _drawn([c for c, _ in rest], [f for _, f in rest], seed, trained, (1 - val, val, 0))
-        note = f"the data's own {len(test)} test cases; train and val drawn from the others"
+        note = f"the {len(test)} test cases as given; train and val drawn from the others"
         return replace(drawn, test=tuple(sorted(test)), notes=(note, *drawn.notes))
     fractions = (1 - val - settings.test_share, val, settings.test_share)
     return _drawn(cases, facts, seed, trained, fractions)

@@ -51,9 +51,15 @@ def model_info(
             **({"init": start.origin} if start.origin else {}),
         },
         "cases": cases,
-        "licence": start.origin.get("licence"),
+        "licence": _licence(start.origin.get("licence"), dataset.licence),
         "versions": provenance["versions"],
     }
+
+
+def _licence(*stated: str | None) -> str | None:
+    """Of the weights: what is stated of the model they began as and of the images, both where they
+    differ; None where nobody states any."""
+    return " AND ".join(dict.fromkeys(licence for licence in stated if licence)) or None
 
 
 def _label_values(dataset: Dataset, num_labels: int) -> tuple[int, ...] | None:

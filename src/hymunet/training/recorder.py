@@ -20,10 +20,14 @@ from rich.progress import (
 from hymunet.console import say
 from hymunet.errors import NonFiniteError
 from hymunet.files import replacing
-from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import save_model
+from hymunet.network.segmenter import Segmenter
 from hymunet.training.lightning_module import SegmentationTask
+from hymunet.training.options import seconds_of
 from hymunet.training.run_folder import RunFolder
+
+# of a time budget, from which on it is worth a warning
+_OVERRUN = 1.1
 
 
 class Recorder(lightning.Callback):
@@ -33,6 +37,7 @@ class Recorder(lightning.Callback):
         run: Where to.
         model_info: Makes the metadata of best.safetensors from (row of metrics, epochs trained).
         console: Where lines and the progress bar go.
+        budget: Time for all epochs together, such as 45m; that it will not do is said once.
     """
 
     def __init__(
@@ -40,8 +45,10 @@ class Recorder(lightning.Callback):
         run: RunFolder,
         model_info: Callable[[dict[str, float]], dict[str, Any]],
         console: Console,
+        budget: str | None = None,
     ) -> None:
         self.run, self.model_info, self.console = run, model_info, console
+        self.budget = budget
         self.rows: list[dict[str, float]] = []
         self.best_epoch, self.best_dice = 0, -1.0
         self.progress: Progress | None = None
@@ -134,7 +141,7 @@ class Recorder(lightning.Callback):
         self._save_checkpoint(trainer)
         self._say(trainer, row, better)
 
-    def _save_best(self, network: HyMUNet, row: dict[str, float]) -> None:
+    def _save_best(self, network: Segmenter, row: dict[str, float]) -> None:
         save_model(self.run.best, network, self.model_info(row))
 
     def _save_checkpoint(self, trainer: lightning.Trainer) -> None:
@@ -157,6 +164,23 @@ class Recorder(lightning.Callback):
             f"val Dice {row['val_dice']:.4f}  IoU {row['val_iou']:.4f}  "
             f"{row['seconds']:.0f} s, {remaining} left{'  *' if better else ''}",
         )
+        self._say_of_budget(seconds)
+
+    def _say_of_budget(self, left: float) -> None:
+        """Epochs were counted by steps measured before the first: a machine that has other work
+        by now, or that was busy then, takes another time."""
+        if self.budget is None:
+            return
+        allowed = seconds_of(self.budget)
+        total = sum(row["seconds"] for row in self.rows) + left
+        if left > 0 and total > _OVERRUN * allowed:
+            say(
+                self.console,
+                f"warning: epochs take longer than was measured before the first; at this pace the "
+                f"training takes {total / 60:.1f} minutes, not {self.budget}",
+                "yellow",
+            )
+            self.budget = None  # once
 
     def _stop_progress(self) -> None:
         if self.progress is not None:

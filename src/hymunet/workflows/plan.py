@@ -18,6 +18,7 @@ def plan(
     *,
     images: Path | None = None,
     masks: Path | None = None,
+    split_file: Path | None = None,
     options: TrainOptions | None = None,
     json: bool = False,
 ) -> Planned:
@@ -32,6 +33,7 @@ def plan(
         data: A data set in any layout that `train` reads.
         images: Folder of images, where it has no usual name.
         masks: Folder of masks, likewise.
+        split_file: Which case is in which part, as for `train`: what judges has no say in the plan.
         options: As those of `train`.
         json: Print the plan as JSON.
 
@@ -44,12 +46,14 @@ def plan(
     from hymunet.data.groups import grouped_by_name
     from hymunet.extras import require
     from hymunet.training.decide import decide
+    from hymunet.training.loading import given_split
 
     require("train", "planning a training", "monai", "lightning")
     options = options or TrainOptions()
     dataset = grouped_by_name(find_dataset(Path(data), images, masks), options.groups)
+    dataset, given = given_split(dataset, split_file)
     console = Console(stderr=True, quiet=json)
-    planned = measured(decide(dataset, options, console), dataset, options)
+    planned = measured(decide(dataset, options, console, given=given), dataset, options)
     if json:
         _print_json(planned)
     else:

@@ -19,7 +19,7 @@ class Profile:
     """What `profile` measured.
 
     Args:
-        summary: What profile.json holds; see `hymunet.experiments.profile_summary`.
+        summary: What profile.json holds; see `hymunet.experiments.profile.summary`.
         notes: What a reader has to know to judge the numbers, cells without a time included.
         report: The HTML page; None where matplotlib and jinja2 are not installed.
     """
@@ -101,10 +101,10 @@ def profile(
     from rich.console import Console
 
     from hymunet.console import counted, say
-    from hymunet.experiments.profile_cells import Cells
-    from hymunet.experiments.profile_measure import Settings, measure, steps
-    from hymunet.experiments.profile_plan import check_options, find_networks, lay_out
-    from hymunet.experiments.profile_summary import missing, summarise_profile
+    from hymunet.experiments.profile.cells import Cells
+    from hymunet.experiments.profile.measure import Settings, measure, steps
+    from hymunet.experiments.profile.plan import check_options, find_networks, lay_out
+    from hymunet.experiments.profile.summary import missing, summarise_profile
     from hymunet.inference.predictor import find_device
     from hymunet.training.cost import available_memory
 
@@ -137,7 +137,7 @@ def profile(
 
         print(tables.as_json(summary | {"notes": notes}), end="")
     else:
-        from hymunet.experiments.profile_terminal import print_profile
+        from hymunet.experiments.profile.terminal import print_profile
 
         print_profile(summary, notes)
         say(Console(), f"  written: {report or Path(output) / 'profile.json'}")
@@ -148,7 +148,7 @@ def _conditions(device: "torch.device", batch: int, train: bool) -> dict[str, An
     """What figures depend on; cells of other conditions do not go into one table."""
     import torch
 
-    from hymunet.experiments.timing import machine
+    from hymunet.machine import machine
     from hymunet.scan import backend_name
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -212,7 +212,7 @@ def _write(folder: Path, summary: Mapping[str, Any], notes: list[str]) -> Path |
     if find_spec("matplotlib") is None or find_spec("jinja2") is None:
         notes.append('no page was written; it needs: pip install "hymunet[train]"')
         return None
-    from hymunet.experiments.profile_page import write_page
+    from hymunet.experiments.profile.page import write_page
 
     write_page(folder / "profile.html", summary, notes)
     return folder / "profile.html"

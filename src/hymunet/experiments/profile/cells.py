@@ -31,7 +31,7 @@ class Cell:
     """
 
     network: str
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     side: int
     depth: int | None = None
 

@@ -5,7 +5,7 @@ import torch
 
 from hymunet import HyMUNet
 from hymunet.experiments import passes
-from hymunet.experiments.stages import REST, PartClock
+from hymunet.experiments.profile.part_clock import REST, PartClock
 from hymunet.network.summary import summarise
 
 TOY = {"dims": (4, 8, 8, 16), "depths": (1, 1, 1, 1), "d_state": 2, "head_channels": 4}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hymunet.experiments.exponents import (
+from hymunet.experiments.profile.exponents import (
     Estimate,
     Step,
     power_law,

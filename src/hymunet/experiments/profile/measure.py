@@ -1,26 +1,27 @@
 """Measures the cells of a profile: counts, memory in a process a cell, then times in turns."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 
-from hymunet.errors import HyMUNetError
 from hymunet.experiments import passes, timing
-from hymunet.experiments.dry_run import counted, estimated_bytes
-from hymunet.experiments.peak_memory import Job, lack_of_memory, measure_peak
-from hymunet.experiments.profile_cells import (
+from hymunet.experiments.peak_memory import Job, Pass, lack_of_memory, measure_peak
+from hymunet.experiments.profile.cells import (
     FAILED,
     MEASURED,
     NOT_RUN,
     OPEN,
     OUT_OF_MEMORY,
+    Cell,
     Cells,
     Record,
 )
-from hymunet.experiments.stages import PartClock
+from hymunet.experiments.profile.dry_run import counted, estimated_bytes
+from hymunet.experiments.profile.part_clock import PartClock
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.hymunet import HyMUNet
 
@@ -113,19 +114,33 @@ def _look(record: Record, smaller: Record | None, settings: Settings) -> None:
                 f"{settings.free / 2**30:.3g} GiB are free"
             )
             return
-    job = Job(
-        dict(record.cell.config), record.cell.side, settings.batch, settings.train,
-        torch.get_num_threads(), str(settings.device),
-    )  # fmt: skip
-    try:
-        answer = measure_peak(job)
-    except HyMUNetError as error:
-        record.status, record.reason = FAILED, str(error)
-        return
-    if answer.out_of_memory is not None:
+    answer = measure_peak(_job(record.cell, settings))
+    if answer.failed is not None:
+        record.status, record.reason = FAILED, answer.failed
+    elif answer.out_of_memory is not None:
         record.status, record.reason = OUT_OF_MEMORY, answer.out_of_memory
-        return
-    record.peak_bytes, record.first_pass_s = answer.bytes, answer.seconds
+    else:
+        record.peak_bytes, record.first_pass_s = answer.bytes, answer.seconds
+
+
+def _job(cell: Cell, settings: Settings) -> Job:
+    """The pass of a cell, after one of a toy network of the same letters."""
+    config = HyMUNetConfig(**cell.config)
+    stages = len(config.stages)
+    toy = cell.config | {"dims": (config.head_channels,) * stages, "depths": (1,) * stages}
+
+    def once(arguments: Mapping[str, Any], batch: int, side: int) -> Pass:
+        image = (batch, config.in_channels, *(side,) * config.spatial_dims)
+        make = f"{HyMUNet.__module__}:{HyMUNet.__name__}"
+        return Pass(make, arguments, image, config.num_classes, settings.train)
+
+    return Job(
+        # two images at most: batch norm needs two values, and more would only take longer
+        once(toy, min(settings.batch, 2), 2 * config.stride),
+        once(cell.config, settings.batch, cell.side),
+        torch.get_num_threads(),
+        str(settings.device),
+    )
 
 
 def _expected_seconds(record: Record, smaller: Record | None) -> float | None:
@@ -159,7 +174,10 @@ def _one_turn(record: Record, runner: "_Runner", settings: Settings, cells: Cell
     try:
         duration, stages = runner.turn(record.cell.side)
     except (MemoryError, RuntimeError) as error:
-        record.status, record.reason = OUT_OF_MEMORY, lack_of_memory(error)
+        short = lack_of_memory(error)
+        if short is None:
+            raise
+        record.status, record.reason = OUT_OF_MEMORY, short
     else:
         record.times_s.append(duration)
         record.stages_s.append(stages)
@@ -217,6 +235,5 @@ class _Runner:
 
     @staticmethod
     def _picture(config: HyMUNetConfig, side: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return passes.picture(
-            batch, side, config.in_channels, config.num_classes, config.spatial_dims
-        )
+        shape = (side,) * config.spatial_dims
+        return passes.picture(batch, shape, config.in_channels, config.num_classes)

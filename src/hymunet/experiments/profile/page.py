@@ -1,14 +1,14 @@
 """A profile as one HTML file: is it linear, the charts, every cell, every part."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hymunet.evaluation.charts import Chart
-from hymunet.evaluation.robustness_page import style_sheet
-from hymunet.experiments import profile_charts
-from hymunet.experiments.profile_terminal import binary, counted, exponent, milliseconds
+from hymunet.evaluation.page import render, style_sheet
+from hymunet.experiments.profile.charts import Series, by_depth, growth, stage_bars
+from hymunet.experiments.profile.terminal import exponent
+from hymunet.experiments.quantities import amount, binary, duration
 from hymunet.files import write_text
 
 
@@ -23,26 +23,16 @@ def write_page(path: Path, summary: Mapping[str, Any], notes: Sequence[str]) -> 
     Raises:
         HyMUNetError: If it cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("hymunet.experiments").joinpath("profile.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "ms": milliseconds,
-        "binary": binary,
-        "counted": counted,
-        "exponent": exponent,
-    }
-    page = environment.from_string(template).render(
+    page = render(
+        "hymunet.experiments.profile/page.html.jinja",
+        {"duration": duration, "binary": binary, "amount": amount, "exponent": exponent},
         style=style_sheet(),
         summary=summary,
         networks=summary["networks"],
         charts=_growth_charts(summary),
         depth_charts=_depth_charts(summary),
         stages=[
-            profile_charts.stage_bars(network["name"], network["breakdown"])
+            stage_bars(network["name"], network["breakdown"])
             for network in summary["networks"]
             if network["breakdown"]
         ],
@@ -60,7 +50,7 @@ def _growth_charts(summary: Mapping[str, Any]) -> list[Chart]:
     ):
         series = _series(summary, rows, key, "size", factor)
         if series:
-            charts.append(profile_charts.growth(title, unit, series))
+            charts.append(growth(title, unit, series))
     return charts
 
 
@@ -73,7 +63,7 @@ def _depth_charts(summary: Mapping[str, Any]) -> list[Chart]:
     ):
         series = _series(summary, rows, key, "depth", factor)
         if series:
-            charts.append(profile_charts.by_depth(title, unit, series))
+            charts.append(by_depth(title, unit, series))
     return charts
 
 
@@ -83,10 +73,10 @@ def _series(
     key: str,
     against: str,
     factor: float,
-) -> list[profile_charts.Series]:
+) -> list[Series]:
     """Of each network with two or more points, smallest first; sizes that were not measured are
     gaps at the end of a line."""
-    series: list[profile_charts.Series] = []
+    series: list[Series] = []
     for network in summary["networks"]:
         points = sorted(
             (row[against], factor * row[key])

@@ -8,8 +8,7 @@ import torch
 
 from hymunet.errors import HyMUNetError
 from hymunet.experiments import timing
-from hymunet.experiments.dry_run import counted
-from hymunet.experiments.profile_cells import (
+from hymunet.experiments.profile.cells import (
     FAILED,
     MEASURED,
     NOT_RUN,
@@ -19,7 +18,8 @@ from hymunet.experiments.profile_cells import (
     Cells,
     Record,
 )
-from hymunet.experiments.profile_measure import Settings, measure
+from hymunet.experiments.profile.dry_run import counted
+from hymunet.experiments.profile.measure import Settings, measure
 from hymunet.network.config import HyMUNetConfig
 
 TOY = asdict(HyMUNetConfig(stages="CCCC", dims=(4, 4, 4, 4), depths=(1, 1, 1, 1)))

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
-_COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+from hymunet.experiments.quantities import amount, binary, duration
 
 
 def print_profile(summary: Mapping[str, Any], notes: list[str]) -> None:
@@ -34,38 +33,6 @@ def print_profile(summary: Mapping[str, Any], notes: list[str]) -> None:
         )
     for note in notes:
         console.print(f"  note: {note}", highlight=False, markup=False)
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Three digits; – for nothing."""
-    if seconds is None:
-        return "–"
-    if seconds >= 1:
-        return f"{seconds:.3g} s"
-    value = 1e3 * seconds
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
-
-
-def binary(size: float | None) -> str:
-    """Bytes with a binary unit; – for nothing."""
-    if size is None:
-        return "–"
-    for factor, unit in _UNITS:
-        if abs(size) >= factor:
-            value = size / factor
-            return f"{value:.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
-    return f"{size:.0f} B"
-
-
-def counted(number: float | None) -> str:
-    """A count with three digits and k, M, G or T; nothing for 0."""
-    if not number:
-        return "" if number is not None else "–"
-    for factor, letter in _COUNTS:
-        if number >= factor:
-            value = number / factor
-            return f"{value:.0f} {letter}" if value >= 100 else f"{value:.3g} {letter}"
-    return f"{number:g}"
 
 
 def exponent(found: Mapping[str, Any] | None) -> str:
@@ -100,13 +67,13 @@ def _cells_table(summary: Mapping[str, Any]) -> Any:
     rows = summary["cells"]
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         depth = "" if row["depth"] is None else f", depth {row['depth']}"
-        shown = milliseconds(row["median_s"]) if row["median_s"] is not None else row["status"]
+        shown = duration(row["median_s"]) if row["median_s"] is not None else row["status"]
         table.add_row(
             escape(row["network"]),
             f"{row['size']}{depth}",
             f"{row['parameters']:,}",
-            counted(row["multiply_adds"]),
-            counted(row["scan_updates"]),
+            amount(row["multiply_adds"]),
+            amount(row["scan_updates"]),
             shown,
             binary(row["peak_bytes"]),
             end_section=following is None or following["network"] != row["network"],
@@ -149,10 +116,10 @@ def _depth_table(summary: Mapping[str, Any]) -> Any:
         table.add_row(
             escape(network["name"]),
             str(depth["size"]),
-            milliseconds(depth["time"]["a_block"]["value"]),
-            milliseconds(steps[0]["estimate"]["value"]),
-            milliseconds(steps[-1]["estimate"]["value"]),
+            duration(depth["time"]["a_block"]["value"]),
+            duration(steps[0]["estimate"]["value"]),
+            duration(steps[-1]["estimate"]["value"]),
             binary(depth["memory"]["a_block"]["value"]) if depth["memory"] else "–",
-            counted(depth["parameters"]["a_block"]["value"]),
+            amount(depth["parameters"]["a_block"]["value"]),
         )
     return table

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hymunet import HyMUNet
 from hymunet.experiments import passes
-from hymunet.experiments.dry_run import _Held, counted, estimated_bytes
+from hymunet.experiments.profile.dry_run import _Held, counted, estimated_bytes
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.summary import SCAN_MULTIPLY_ADDS, summarise
 from hymunet.scan import scan_orders

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from hymunet.errors import HyMUNetError
-from hymunet.experiments.profile_cells import Cell
+from hymunet.experiments.profile.cells import Cell
 from hymunet.network.config import HyMUNetConfig
-from hymunet.network.hymunet import PRESETS, HyMUNet
+from hymunet.network.hymunet import PRESETS
 from hymunet.network.model_file import BEST, find_model, load_model
 
 SIZES = {2: (128, 256, 512, 1024, 2048), 3: (32, 64, 96, 128)}
@@ -56,8 +56,6 @@ def find_networks(
         path = find_model(model)
         own, _ = load_model(path)
         name = path.resolve().parent.name if path.name == BEST else path.stem
-        if not isinstance(own, HyMUNet):
-            raise HyMUNetError(f"{path} is no HyM-UNet; its parts are not known here")
         if name in found:
             raise HyMUNetError(f"two networks are called {name}; profile {path} on its own")
         found[name] = asdict(own.config), False

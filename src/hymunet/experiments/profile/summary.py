@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hymunet.experiments.exponents import (
+from hymunet.experiments.profile.cells import Record
+from hymunet.experiments.profile.exponents import (
     power_law,
     power_steps,
     slope,
     slope_steps,
     verdict,
 )
-from hymunet.experiments.profile_cells import Record
 from hymunet.network.summary import SCAN_MULTIPLY_ADDS
 
 
