@@ -204,4 +204,4 @@ def figure(rows: list[dict[str, Any]]) -> Any:
 
 
 if __name__ == "__main__":
-    cyclopts.run(main)
+    cyclopts.run(main, result_action="return_value")

@@ -198,12 +198,12 @@ def main(
 
 def table(result: dict[str, Any]) -> Table:
     """A row a block: parameters, and the accuracy on each task."""
-    grid = Table(
-        "one layer of", "parameters", *TASKS, title="Pixels that are right (95 % interval)"
-    )
+    title = "Pixels that are right, % (95 % interval)"
+    grid = Table("one layer of", "parameters", *TASKS, title=title)
     for block, count in result["parameters"].items():
         rows = [result["accuracy"][task][block] for task in TASKS]
-        cells = [f"{r['mean']:.1%} ({r['low']:.1%} to {r['high']:.1%})" for r in rows]
+        scores = [[100 * row[key] for key in ("mean", "low", "high")] for row in rows]
+        cells = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in scores]
         grid.add_row(block, f"{count}", *cells)
     return grid
 
@@ -231,4 +231,4 @@ def figure(result: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    cyclopts.run(main)
+    cyclopts.run(main, result_action="return_value")

@@ -207,4 +207,4 @@ def figure(result: dict[str, Any], picture: np.ndarray, dirt: np.ndarray) -> Any
 
 
 if __name__ == "__main__":
-    cyclopts.run(main)
+    cyclopts.run(main, result_action="return_value")
