@@ -163,6 +163,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """A row a network and picture."""
     headings = ("kind", "blocks", "stages", "side", "parameters", "M mult-adds", "MiB", "ms")
     grid = Table(*headings, title="A forward pass of one picture")
+    grid.columns[0].no_wrap = True
     for r in rows:
         grid.add_row(
             KINDS[r["kind"]], str(r["blocks"]), str(r["stages"]), str(r["side"]),
