@@ -144,7 +144,7 @@ def test_flaws_are_named(tmp_path):
     shutil.rmtree(tmp_path / "b")
     shutil.rmtree(tmp_path / "c")
     twin = volume(tmp_path / "a" / "a_t1.nii", blocks(0, 1))
-    refuse(r"1 of 1 cases .* a holds both a_t1.nii and a_t1.nii.gz. Expected")
+    refuse(r"1 of 1 case .* a holds both a_t1.nii and a_t1.nii.gz. Expected")
     twin.unlink()
     stranger = volume(tmp_path / "a" / "z_t1.nii.gz", blocks(0, 1))
     case(tmp_path, "d", (0, 1))
@@ -155,13 +155,11 @@ def test_flaws_are_named(tmp_path):
     refuse(r"cases named as in BraTS 2021 \(_flair\) and as in 2023 \(-t2f\)")
     shutil.rmtree(tmp_path / "e")
     (tmp_path / "a" / "a_seg.nii.gz").unlink()
-    refuse(r"none of the 1 cases .* has a segmentation; expected CASE_seg.nii.gz")
+    refuse(r"none of the 1 case .* has a segmentation; expected CASE_seg.nii.gz")
 
 
 def test_cases_of_one_name_in_two_folders_are_refused(tmp_path):
     case(tmp_path, "a", (0, 1, 2, 4))
     shutil.copytree(tmp_path / "a", tmp_path / "copy")
-    with pytest.raises(
-        HyMUNetError, match=r"1 cases of .* have a name that another one has: a and"
-    ):
+    with pytest.raises(HyMUNetError, match=r"1 case of .* has a name that another one has: a and"):
         find_dataset(tmp_path)

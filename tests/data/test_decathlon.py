@@ -56,7 +56,7 @@ def test_a_task_as_it_is_published(tmp_path):
     assert dataset.notes == (
         "channels: ADC, T2",
         "structures: PZ, TZ",
-        "1 cases of dataset.json have no label, as hidden test cases, not used",
+        "1 case of dataset.json has no label, as hidden test cases, not used",
     )
     image, mask, valid = read_case(dataset.cases[0], 2, dataset.num_labels)
     np.testing.assert_array_equal(image.pixels[0].T, blocks(10, 11))
@@ -100,7 +100,7 @@ def test_files_without_an_entry_are_told(tmp_path):
     assert find_dataset(tmp_path).notes[2:] == (
         "1 entries of imagesTr belong to no case, not used: a_01.nii.gz",
         "1 entries of labelsTr belong to no case, not used: a_01.nii.gz",
-        "1 cases of dataset.json have no label, as hidden test cases, not used",
+        "1 case of dataset.json has no label, as hidden test cases, not used",
         "dataset.json speaks of 3 training cases and names 2",
     )
 
@@ -188,7 +188,7 @@ def test_lists_of_validation_cases_are_the_split(tmp_path):
         ({"training": "imagesTr"}, r"training is 'imagesTr'; expected a list of cases"),
         ({"training": ["a.nii.gz"]}, r"a training case is 'a.nii.gz'; expected {\"image"),
         ({"training": [{"image": "a.nii.gz"}]}, r"a training case is {'image': 'a.nii.gz'}"),
-        ({"training": entries("a_01", "a_01")}, r"1 cases of .*dataset.json have a name that"),
+        ({"training": entries("a_01", "a_01")}, r"1 case of .*dataset.json has a name that"),
         ({"modality": {"0": "T1", "2": "T2"}}, r"channels are numbered 0, 2; expected 0, 1, 2"),
         ({"modality": "MRI"}, r"the channels are 'MRI'; expected their names by number"),
         ({"labels": {"a": "b"}}, r"the label 'a' has the value 'b'; expected {"),

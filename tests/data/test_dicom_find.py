@@ -182,7 +182,7 @@ def test_one_segment_a_case_may_have_any_name(tmp_path):
 def test_a_case_without_a_mask_is_not_dropped(tmp_path):
     cases(tmp_path, "file")
     write_series(tmp_path / "images" / "case9", slices(volume(SHAPE)))
-    with pytest.raises(HyMUNetError, match=r"1 of 5 images have no mask \(case9\)"):
+    with pytest.raises(HyMUNetError, match=r"1 of 5 images has no mask \(case9\)"):
         find_dataset(tmp_path)
 
 

@@ -152,7 +152,7 @@ def test_train_val_and_test_folders_are_the_split(tmp_path):
     dataset = find_dataset(tmp_path)
     assert dataset.split == {"a": "train", "b": "train", "c": "val", "d": "test"}
     pairs(tmp_path / "test", "a")
-    with pytest.raises(HyMUNetError, match=r"1 cases have a name that another one has: a.png"):
+    with pytest.raises(HyMUNetError, match=r"1 case has a name that another one has: a.png"):
         find_dataset(tmp_path)
     (tmp_path / "validation" / "masks").rename(tmp_path / "validation" / "elsewhere")
     with pytest.raises(HyMUNetError, match=r"has images in images/ but no folder of masks"):
@@ -178,9 +178,9 @@ def test_flaws_of_pairs_are_named(tmp_path):
 
     pairs(tmp_path)
     extra = picture(tmp_path / "images" / "d.png")
-    refuse(r"1 of 4 images have no mask \(d\).*add what is missing or move the rest away")
+    refuse(r"1 of 4 images has no mask \(d\).*add what is missing or move the rest away")
     orphan = picture(tmp_path / "masks" / "e_mask.png")
-    refuse(r"images have no mask \(d\) and 1 of 4 masks have no image \(e_mask.png\)")
+    refuse(r"images has no mask \(d\) and 1 of 4 masks has no image \(e_mask.png\)")
     extra.unlink()
     orphan.unlink()
     twin = picture(tmp_path / "images" / "a.jpg")
@@ -209,7 +209,7 @@ def test_flaws_of_places_are_named(tmp_path):
     with pytest.raises(HyMUNetError, match=r"images is empty; expected images directly in it"):
         find_dataset(tmp_path)
     (tmp_path / "images" / "a.txt").touch()
-    with pytest.raises(HyMUNetError, match=r"images holds none of 1 files"):
+    with pytest.raises(HyMUNetError, match=r"images holds none of 1 file or folder"):
         find_dataset(tmp_path)
 
 
@@ -257,7 +257,7 @@ def test_flaws_of_csv_files_are_named(tmp_path):
             r"names 2 files that do not exist: x/d.png, y/d.png; paths are relative to",
         ),
         ("image,mask\nx/a.png,\n", r"case 1 has no mask"),
-        ("image,mask\nx/a.png,y/a.png\nx/a.png,y/b.png\n", r"1 cases in .*another one has"),
+        ("image,mask\nx/a.png,y/a.png\nx/a.png,y/b.png\n", r"1 case in .*another one has"),
         ("image,mask,split\nx/a.png,y/a.png,dev\n", r"names the parts 'dev'"),
         ("image,mask,split\nx/a.png,y/a.png,train\nx/b.png,y/b.png,\n", r"names the parts ''"),
         ("image,mask,case\nx/a.png,y/a.png,p/1\n", r"the case 'p/1' cannot name a file"),
@@ -318,7 +318,8 @@ def test_inputs_of_a_prediction(tmp_path, monkeypatch):
     for inputs, words in (
         ([], r"no input is given"),
         (["gone.png"], r"gone.png does not exist and matches nothing"),
-        (["notes.txt"], r"notes.txt is no image by its name; expected .png"),
+        (["gone.png", "b.png", "*.bmp", "lost/"], r"3 of 4 inputs do .*: gone.png, \*.bmp, lost/"),
+        (["notes.txt"], r"notes.txt is no image by its name; expected .png.* or DICOM \(.dcm"),
         (["*.txt"], r"holds no images"),
         ([tmp_path / "deep" / ".hidden", "n*"], r"n\* holds no images"),
     ):

@@ -232,7 +232,7 @@ def test_masks_beside_images_are_left_out_and_named(tmp_path, images, others, le
     assert {case[:2] for case in shown(cases)} == {("a", level), ("b", "more/masks")}
     assert len(notes) == 1
     for folder in others:
-        assert f"{Path(folder).name}/ (1 files)" in notes[0]
+        assert f"{Path(folder).name}/ (1 file)" in notes[0]
         # who names the folder means it
         assert [c.name for c in found(tmp_path / folder, channels=1)] == ["a"]
     assert len(found(tmp_path, tmp_path / others[0], channels=1)) == 3
@@ -258,7 +258,7 @@ def test_a_table_says_what_is_a_mask_and_names_its_cases(tmp_path):
 def test_nothing_but_masks_is_an_error(tmp_path):
     (tmp_path / "images").mkdir()
     picture(tmp_path / "masks" / "a.png", GREY)
-    with pytest.raises(HyMUNetError, match=r"holds 1 masks and no image \(masks/ \(1 files\)\)"):
+    with pytest.raises(HyMUNetError, match=r"holds 1 mask and no image \(masks/ \(1 file\)\)"):
         found(tmp_path)
     with pytest.raises(HyMUNetError, match="no input is given"):
         found()
@@ -274,3 +274,9 @@ def test_single_images_are_what_they_were(tmp_path):
     assert len(twice) == 3
     assert found(tmp_path / "b.png") == [ImageCase("b", (tmp_path / "b.png",))]
     assert found(tmp_path / "b.png")[0].label == str(tmp_path / "b.png")
+
+
+def test_all_inputs_that_are_not_there_are_named_at_once(tmp_path):
+    inputs = [tmp_path / name for name in ("one.png", "two.png")]
+    with pytest.raises(HyMUNetError, match=r"2 of 2 inputs do not exist.*one\.png, .*two\.png"):
+        find_image_cases(inputs, 3)

@@ -104,7 +104,7 @@ def test_files_may_be_named_one_by_one(tmp_path):
         ({"..": entry}, r"the case '..' cannot name a file"),
         ({"one": entry["images"]}, r"the case one is \['imagesTr.*; expected {\"images"),
         ([entry], r"dataset is \[{.*; expected cases by their names"),
-        ({"one": entry | {"images": entry["images"][:1]}}, r"1 of 1 cases do not have a file"),
+        ({"one": entry | {"images": entry["images"][:1]}}, r"1 of 1 case does not have a file"),
     ):
         with pytest.raises(HyMUNetError, match=words):
             find_dataset(raw(tmp_path, dataset=flawed))
@@ -119,13 +119,13 @@ def test_flaws_of_files_are_named(tmp_path):
 
     images, labels = tmp_path / "imagesTr", tmp_path / "labelsTr"
     extra = volume(images / "new_0000.nii.gz", blocks(1, 1))
-    refuse(r"1 of 3 cases have no label \(new\); expected imagesTr/CASE_0000.nii.gz")
+    refuse(r"1 of 3 cases has no label \(new\); expected imagesTr/CASE_0000.nii.gz")
     orphan = volume(labels / "old.nii.gz", blocks(1, 1))
-    refuse(r"have no label \(new\) and 1 of 3 labels have no image \(old\)")
+    refuse(r"has no label \(new\) and 1 of 3 labels has no image \(old\)")
     orphan.rename(labels / "new.nii.gz")
     refuse(r"1 of 3 cases do not have a file for each of the 2 channels FLAIR, T1: new")
     extra.rename(images / "new_0001.nii.gz")
-    refuse(r"1 cases of .*imagesTr lack a channel \(new\)")
+    refuse(r"1 case of .*imagesTr lacks a channel \(new\)")
     for path in images.iterdir():
         path.rename(images / path.name.replace("_000", "-"))
     refuse(r"imagesTr holds no image and 3 of 3 labels have no image")

@@ -127,8 +127,8 @@ def test_a_given_split_is_checked():
     assert (split.train, split.val, split.test) == (("a",), ("b",), ("c",))
     for table, words in (
         ({"a": "train", "b": "val", "c": "holdout"}, r"'holdout'; expected train, val or test"),
-        ({"a": "train", "b": "val"}, r"leaves out 1 cases of the data: c"),
-        ({"a": "train", "b": "val", "c": "test", "d": "test"}, r"names 1 cases .* not have: d"),
+        ({"a": "train", "b": "val"}, r"leaves out 1 case of the data: c"),
+        ({"a": "train", "b": "val", "c": "test", "d": "test"}, r"names 1 case .* not have: d"),
     ):
         with pytest.raises(HyMUNetError, match=words):
             split_from_table(ids, table)
@@ -150,7 +150,7 @@ def test_a_split_file_is_a_table_or_the_split_of_a_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.csv", "case,split\na,train\nz,val\n", r"x\.csv names 1 cases .* not have: z"),
+        ("x.csv", "case,split\na,train\nz,val\n", r"x\.csv names 1 case .* not have: z"),
         ("x.csv", "case,split\na,train\nb,dev\n", r"x\.csv names the parts 'dev'; expected train"),
         ("x.csv", "case,split\na,train\na,val\n", r"x\.csv names cases twice: a"),
         ("x.csv", "image,mask\na,b\n", r"x\.csv has the columns .*; expected case and split"),
@@ -158,7 +158,7 @@ def test_a_split_file_is_a_table_or_the_split_of_a_run(tmp_path):
         (
             "x.json",
             '{"train": ["a"], "val": ["z"], "test": [], "seed": 1, "notes": []}',
-            r"x\.json names 1 cases that the data do not have: z",
+            r"x\.json names 1 case that the data do not have: z",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from hymunet.data.case import Dataset
 from hymunet.data.survey import CaseSurvey, Intensities
 from hymunet.data.verify import verify
-from hymunet.data.verify_masks import label_values
+from hymunet.data.verify_masks import label_values, names_by_value
 
 
 def row(number, **changes):
@@ -186,3 +186,27 @@ def test_a_value_that_the_data_do_not_declare_is_named_with_its_mask():
 
 def test_black_and_white_masks_are_the_one_structure_that_the_data_declare():
     assert found(rows(), label_names={1: "lesion"}) == {}
+
+
+def test_structures_have_one_name_whether_their_value_is_1_or_255():
+    nameless = Dataset("folder pairs", None, ())
+    for value in (1, 255):
+        cases = [row(0, counts=((0, 3000), (value, 9)))]
+        assert names_by_value(nameless, cases) == {value: "foreground"}
+        finding = found(cases)["warning", "classes"]
+        assert finding.message.startswith(f"foreground (value {value}) occurs in 1 of 1 case;")
+    two = [row(0, counts=((0, 3000), (1, 9), (2, 9)))]
+    assert names_by_value(nameless, two) == {1: "class 1", 2: "class 2"}
+    odd = [row(0, counts=((0, 3000), (1, 9), (7, 9)))]
+    assert names_by_value(nameless, odd, 2) == {1: "class 1", 7: "value 7"}
+    named = Dataset("folder pairs", None, (), label_names={1: "lesion"})
+    assert names_by_value(named, [row(0)]) == {255: "lesion"}
+
+
+def test_long_names_are_short_in_messages_and_whole_among_the_cases():
+    ids = [f"patient_{i}_" + "x" * 100 + "_end" for i in range(2)]
+    copies = [row(0, id=ids[0]), row(1, id=ids[1], sha256="0"), *rows(24)[2:]]
+    finding = found(copies)["warning", "copies"]
+    assert finding.cases == tuple(ids)
+    assert "patient_0_xx" in finding.message
+    assert ids[0] not in finding.message

@@ -232,7 +232,7 @@ def test_a_case_that_chose_the_threshold_is_known_by_its_pixels():
     # what chose the epoch is said first: it weighs more
     assert [known("best").part_of(image) for image in images] == ["train", "val", "threshold", ""]
     (note,) = known("last").notes({"a": "threshold", "b": ""})
-    assert note == f"1 of 2 cases are known to the model; {CUT}"
+    assert note == f"1 of 2 cases is known to the model; {CUT}"
     assert len({CUT, OPTIMISTIC, WATCHED}) == 3
 
 

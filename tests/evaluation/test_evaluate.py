@@ -199,7 +199,7 @@ def test_a_renamed_copy_of_a_training_image_is_recognised(phantoms, model, tmp_p
         (tmp_path / kind).mkdir()
         content = (phantoms / kind / "phantom_0001.png").read_bytes()
         (tmp_path / kind / "innocent.png").write_bytes(content)
-    with pytest.raises(HyMUNetError, match="1 of 1 cases were trained on: innocent"):
+    with pytest.raises(HyMUNetError, match="1 of 1 case was trained on: innocent"):
         evaluate(model, tmp_path)
 
 

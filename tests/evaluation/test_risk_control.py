@@ -155,7 +155,7 @@ def test_of_a_group_one_case_is_drawn_and_all_are_checked(data, model, tmp_path)
     # a patient of whom the model was trained on another picture
     (left,) = set(NEW[:2]) - set(drawn[0])
     trained = [(name, "phantom_0000" if name == left else name, group) for name, _, group in rows]
-    with pytest.raises(HyMUNetError, match=f"1 of 10 cases were trained on: {left}"):
+    with pytest.raises(HyMUNetError, match=f"1 of 10 cases was trained on: {left}"):
         calibrate(model, table(tmp_path / "trained", data, trained), miss_rate=RATE)
 
 
@@ -175,7 +175,10 @@ def test_a_picture_counts_once(data, model, tmp_path):
     result = calibrate(model, table(tmp_path, data, rows), miss_rate=RATE)
     alone = calibrate(model, data, split="test", miss_rate=RATE)
     assert result.summary["risk_control"] == alone.summary["risk_control"]
-    assert any("1 of 11 cases were left out: their images are" in note for note in result.notes)
+    assert any(
+        "1 of 11 cases was left out: pixel by pixel, their images are" in note
+        for note in result.notes
+    )
     few = table(tmp_path / "few", data, [*rows[:9], rows[-1]])
     with pytest.raises(HyMUNetError, match="needs 10 independent cases or more"):
         calibrate(model, few, miss_rate=0.095)

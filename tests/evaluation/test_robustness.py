@@ -125,7 +125,7 @@ def test_a_truth_that_leaves_the_frame_is_counted_and_told(data, model, tmp_path
     assert emptied.pop("zoom in, x 1.5") == 1
     emptied.pop("rotation, 30 degrees")  # whichever way it turned
     assert set(emptied.values()) == {0}
-    assert any("zoom in, x 1.5 moves the truth of 1 cases" in note for note in result.notes)
+    assert any("zoom in, x 1.5 moves the truth of 1 case out" in note for note in result.notes)
     assert result.summary["clean"]["dice"]["low"] is None  # one case has no interval
 
 

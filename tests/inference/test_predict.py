@@ -18,7 +18,7 @@ from hymunet.data.image_io import read_image
 from hymunet.data.mask_reading import read_mask
 from hymunet.errors import HyMUNetError
 from hymunet.inference.overlay import draw_overlay
-from hymunet.inference.predict import predict
+from hymunet.inference.predict import predict, suspicion
 from hymunet.network.model_file import read_info, save_model
 from tests.data.dicom_files import photo, slices, volume, write_series
 
@@ -69,6 +69,7 @@ def test_measurements_as_csv_and_json(folder, toy_file, output):
     assert written == {
         "measurements": report.measurements,
         "failed": {},
+        "suspects": report.suspects,
         "model": str(toy_file),
         "licence": "CC0-1.0",
         "domain": None,
@@ -423,3 +424,26 @@ def test_names_with_brackets_and_other_letters(folder, toy_file, tmp_path, capsy
     assert (output / odd.name).is_file()
     # "[red]" would be swallowed, and "[/x]" of the output is a closing tag without an opening one
     assert odd.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"), [(1 - 1e-7, "is empty"), (1e-7, "covers 100.0% of the image")]
+)
+def test_suspect_masks_are_written_and_told(folder, toy_file, output, threshold, words, capsys):
+    report = predict(str(folder), model=toy_file, output=output, threshold=threshold)
+    assert report.exit_code == 0
+    assert len(report.suspects) == len(report.written) == 3
+    assert all(words in why for why in report.suspects.values())
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{folder / 'a.png'}: the mask {words}" in said
+    assert "3 masks of 3 to look at" in said
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.0, "is empty"), (1e-6, None), (0.5, None), (0.949, None), (0.95, "95.0%"), (1.0, "100")],
+)
+def test_masks_of_nothing_or_of_nearly_everything_are_suspects(share, words):
+    found = suspicion(share)
+    assert (found is None) == (words is None)
+    assert words is None or words in found

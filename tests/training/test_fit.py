@@ -262,7 +262,7 @@ def test_a_case_that_has_gone_since_the_split_is_named(uninterrupted, cache, tmp
     (source / "masks" / gone.name).unlink()
     gone.unlink()
     (source / "split.csv").unlink()
-    with pytest.raises(HyMUNetError, match=r"1 cases of .*split.json are no longer in the data"):
+    with pytest.raises(HyMUNetError, match=r"1 case of .*split.json is no longer in the data"):
         run_quietly(source, tmp_path / "run", options)
 
 
@@ -371,7 +371,7 @@ def test_structures_that_occur_in_no_mask_are_refused(cache, tmp_path):
     source = write_phantoms(tmp_path / "drawn", 8, size=(40, 48))
     for path in (source / "masks").iterdir():
         Image.fromarray(np.array(Image.open(path)) // 255).save(path)
-    with pytest.raises(HyMUNetError, match=r"structure 2 \(value 2\) occurs in no mask"):
+    with pytest.raises(HyMUNetError, match=r"class 2 \(value 2\) occurs in no mask"):
         run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1, structures=2))
 
 
@@ -385,7 +385,7 @@ def test_new_cases_under_an_old_run_are_mentioned(cache, tmp_path):
     with open(source / "split.csv", "a") as file:
         file.write("newcomer,train\n")
     _, said = run_quietly(source, tmp_path / "run", options)
-    assert "1 new cases are not used by this run" in said
+    assert "1 case in no part of its split and not used" in said
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_a_fold_trained_by_another_split_is_refused(done, data):
             train(data, output=done, options=OPTIONS, folds=3)
         one["train"].append("gone")
         (done / "folds.json").write_text(json.dumps(content))
-        with pytest.raises(HyMUNetError, match=r"1 cases of .*folds\.json are no longer .*gone"):
+        with pytest.raises(HyMUNetError, match=r"1 case of .*folds\.json is no longer .*gone"):
             train(data, output=done, options=OPTIONS, folds=3)
     finally:
         (done / "folds.json").write_text(kept)
@@ -248,7 +248,7 @@ def test_a_split_file_s_parts_are_pooled_and_its_test_part_is_not_read(data, tmp
     splits = draw_folds(find_dataset(data), OPTIONS, 3, table, QUIET)
     tested = sorted(id for split in splits for id in split.test)
     assert tested == [f"phantom_{i:04d}" for i in (0, 1, 2, 4, 5, 6)]
-    assert "its test part, 1 cases, is left untouched" in splits[0].notes
+    assert "its test part, 1 case, is left untouched" in splits[0].notes
     assert "5 cases are in no part of it and not used" in splits[0].notes
 
 

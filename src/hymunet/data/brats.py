@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from hymunet.data.case import Case, Dataset
-from hymunet.data.label_scheme import LabelScheme
+from hymunet.data.label_scheme import LabelScheme, unnamed
 from hymunet.data.mask_reading import values_in_mask
 from hymunet.data.masks_io import listed
 from hymunet.data.pairs import folders_in
 from hymunet.data.tables import check_unique
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 # separator -> ending of each channel's file name, in the order of CHANNELS
@@ -135,7 +136,7 @@ def _look_into(folder: Path) -> _Folder:
 def _check_whole(root: Path, found: Sequence[_Folder]) -> None:
     if not any("seg" in child.files for child in found):
         raise HyMUNetError(
-            f"none of the {len(found)} cases of {root} has a segmentation; expected "
+            f"none of the {plural(len(found), 'case')} of {root} has a segmentation; expected "
             "CASE_seg.nii.gz or CASE-seg.nii.gz in each: the challenge keeps those of its "
             "validation set to itself, so name the training data"
         )
@@ -152,7 +153,7 @@ def _check_whole(root: Path, found: Sequence[_Folder]) -> None:
             problems.append(f"{child.path.name} has no {', '.join(lacking)}{there}")
     if problems:
         raise HyMUNetError(
-            f"{len(problems)} of {len(found)} cases of {root} are not whole: "
+            f"{len(problems)} of {plural(len(found), 'case')} of {root} not whole: "
             f"{'. '.join(problems[:5])}{'. ...' if len(problems) > 5 else ''}. Expected the four "
             "sequences and the segmentation, a folder a case: rename or bring the files, or move "
             "the folders away"
@@ -186,4 +187,4 @@ def _scheme(root: Path, values: set[int], separator: str, notes: list[str]) -> L
         f"the masks hold {listed(sorted(values))}, which are not the labels of BraTS 2020 to 2023; "
         "taken as they are, without regions"
     )
-    return LabelScheme({value: f"label {value}" for value in range(1, max(values) + 1)})
+    return LabelScheme(dict(enumerate(unnamed(max(values)), start=1)))

@@ -31,6 +31,7 @@ from hymunet.data.preprocess import Preprocess
 from hymunet.data.stamps import file_stamps
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_bytes
+from hymunet.wording import plural
 
 Read = TypeVar("Read")
 _VERSION = 2  # part of every key: raise it when what an entry holds changes
@@ -149,7 +150,7 @@ class CaseCache:
             problems.sort()
             more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
             raise HyMUNetError(
-                f"{len(problems)} of {len(cases)} cases cannot be used:\n  "
+                f"{len(problems)} of {plural(len(cases), 'case')} cannot be used:\n  "
                 + "\n  ".join(problems[:10])
                 + more
             )

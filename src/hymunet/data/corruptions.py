@@ -15,6 +15,7 @@ from hymunet.data import corruption_geometry as geometry
 from hymunet.data import corruption_marks as marks
 from hymunet.data.corruption_geometry import Sample
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 __all__ = ["CORRUPTIONS", "Corruption", "Sample", "check_picture", "corrupt"]
 
@@ -182,5 +183,5 @@ def check_picture(pixels: np.ndarray, case: str) -> None:
     if pixels.dtype != np.uint8 or len(pixels) not in (1, 3):
         raise HyMUNetError(
             f"case {case}: corruptions are defined for 8-bit pictures, grey or RGB, and this one "
-            f"has {len(pixels)} channels of {pixels.dtype}; convert the pictures first"
+            f"has {plural(len(pixels), 'channel')} of {pixels.dtype}; convert the pictures first"
         )

@@ -23,6 +23,7 @@ from hymunet.data.label_scheme import LabelScheme, label_scheme
 from hymunet.data.nnunet import nnunet_dataset
 from hymunet.data.tables import check_case_name, check_unique
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 _PARTS = {"training": "train", "validation": "val", "test": "test"}
 
@@ -78,7 +79,10 @@ def _decathlon(
     if channel_names:
         notes.insert(0, f"channels: {', '.join(channel_names)}")
     if unlabelled:
-        notes.append(f"{unlabelled} cases of {NAME} have no label, as hidden test cases, not used")
+        notes.append(
+            f"{plural(unlabelled, f'case of {NAME} has', f'cases of {NAME} have')} no label, as "
+            "hidden test cases, not used"
+        )
     said = content.get("numTraining")
     trained = sum(part == "train" for part in split.values())
     if isinstance(said, int) and said != trained:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hymunet.data.catalogue import Source, Task, decathlon, isic2018
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,6 +210,6 @@ def _usable(source: Source, output: Path, console: "Console") -> Path:
 
     folder = output if len(source.archives) > 1 else output / source.archives[0].folder
     found = find_dataset(folder)
-    say(console, f"{folder}: {found.name}, {len(found.cases)} cases with masks")
+    say(console, f"{folder}: {found.name}, {plural(len(found.cases), 'case')} with masks")
     say(console, f"hymunet train {folder}")
     return folder

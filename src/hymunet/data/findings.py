@@ -8,6 +8,7 @@ from typing import Literal
 from hymunet.data.case import Dataset
 from hymunet.data.masks_io import listed
 from hymunet.data.survey import CaseSurvey
+from hymunet.wording import shortened
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
@@ -44,7 +45,9 @@ def grouped(rows: Sequence[CaseSurvey], key: Callable[[CaseSurvey], str]) -> dic
 def tally(groups: dict[str, list[str]]) -> str:
     """How many cases each has, the most frequent first."""
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    return "; ".join(f"{len(ids)} {name} ({listed(ids, 3)})" for name, ids in ordered)
+    return "; ".join(
+        f"{len(ids)} {name} ({listed(map(shortened, ids), 3)})" for name, ids in ordered
+    )
 
 
 def minority(groups: dict[str, list[str]]) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ from hymunet.errors import HyMUNetError
 
 __all__ = ["Dataset", "find_dataset", "find_images", "find_others"]
 
+# what can be segmented, by its name
+READABLE = f"{listed(SUFFIXES, 20)}, or DICOM (.dcm, or a folder with the files of a series)"
+
 _HELP = (
     "expected images/ and masks/ with files of the same names, the folders of ISIC 2018 Task 1, "
     "BraTS or DRIVE, a dataset.json of the Decathlon or nnU-Net, or a CSV file with the columns "
@@ -192,6 +195,28 @@ def _sorted(cases: Iterable[Case]) -> tuple[Case, ...]:
     return tuple(sorted(cases, key=lambda case: case.id))
 
 
+def check_inputs(inputs: Sequence[str | Path]) -> None:
+    """Refuses inputs that are not there, all of them at once.
+
+    Raises:
+        HyMUNetError: Naming each that neither exists, nor names a DICOM series, nor is a pattern
+            that matches something.
+    """
+    missing = [
+        str(given)
+        for given in dict.fromkeys(inputs)
+        if not (Path(given).exists() or is_dicom(Path(given)))
+        and not glob.glob(str(given), recursive=True)
+    ]
+    if len(missing) == 1:
+        raise HyMUNetError(f"{missing[0]} does not exist and matches nothing; check the path")
+    if missing:
+        raise HyMUNetError(
+            f"{len(missing)} of {len(inputs)} inputs do not exist and match nothing; check the "
+            f"paths: {listed(missing, 20)}"
+        )
+
+
 def find_images(inputs: Sequence[str | Path]) -> list[Path]:
     """Image files for prediction from files, folders (with all below them) and glob patterns.
 
@@ -204,6 +229,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
         HyMUNetError: If an input does not exist, is no image, or holds none.
     """
     found: dict[str, Path] = {}
+    check_inputs(inputs)
     for given in inputs:
         path = Path(given)
         if path.is_dir():
@@ -212,19 +238,16 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
         elif path.exists() or is_dicom(path):
             if not is_image(path) and not is_dicom(path):
                 raise HyMUNetError(
-                    f"{path} is no image by its name; expected {listed(SUFFIXES, 20)}: export it "
-                    "as one of them"
+                    f"{path} is no image by its name; expected {READABLE}: export it as one of them"
                 )
             chosen = [path]
         else:
             chosen = [Path(name) for name in glob.glob(str(given), recursive=True)]
-            if not chosen:
-                raise HyMUNetError(f"{given} does not exist and matches nothing; check the path")
             folders = [found for file in chosen if file.is_dir() for found in find_series(file)]
             files = [file for file in chosen if not file.is_dir()]
             chosen = [*folders, *(file for file in files if is_image(file) or is_dicom(file))]
         if not chosen:
-            raise HyMUNetError(f"{given} holds no images; expected {listed(SUFFIXES, 20)}")
+            raise HyMUNetError(f"{given} holds no images; expected {READABLE}")
         for file in chosen:
             found.setdefault(os.path.realpath(file), file)
     if not found:

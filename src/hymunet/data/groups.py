@@ -6,6 +6,7 @@ from dataclasses import replace
 from hymunet.data.case import Dataset
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 
 def grouped_by_name(dataset: Dataset, pattern: str | None) -> Dataset:
@@ -37,5 +38,5 @@ def grouped_by_name(dataset: Dataset, pattern: str | None) -> Dataset:
         )
     names = {id_: match[1 if expression.groups else 0] for id_, match in found.items() if match}
     cases = tuple(replace(case, group=names[case.id]) for case in dataset.cases)
-    note = f"{len(set(names.values()))} groups by --groups {pattern}"
+    note = f"{plural(len(set(names.values())), 'group')} by --groups {pattern}"
     return replace(dataset, cases=cases, notes=(*dataset.notes, note))

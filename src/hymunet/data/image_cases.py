@@ -13,11 +13,12 @@ from pathlib import Path
 
 from hymunet.data.brats import CHANNELS, part_of_case
 from hymunet.data.dataset_json import read_dataset_json
-from hymunet.data.formats import find_images
+from hymunet.data.formats import check_inputs, find_images
 from hymunet.data.image_io import stem_of
 from hymunet.data.input_layout import Layout, layout_of, summary
 from hymunet.data.masks_io import is_volume, listed
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
 _FEW = 10  # numbers from here on count pictures, not channels
@@ -70,14 +71,16 @@ def find_image_cases(
     found: dict[str, Path] = {}
     layouts: dict[Path, Layout] = {}
     notes: list[str] = []
+    check_inputs(inputs)
     for given in dict.fromkeys(inputs):
         images, place = find_images([given]), Path(given)
         layout = layouts[place] = layout_of(place) if place.is_dir() else Layout()
         masks = [path for path in images if layout.is_mask(path)]
         if len(masks) == len(images):
             raise HyMUNetError(
-                f"{given} holds {len(masks)} masks and no image ({summary(masks, layout)}); name "
-                "the folder that holds images, or the one with these files in it to segment them"
+                f"{given} holds {plural(len(masks), 'mask')} and no image "
+                f"({summary(masks, layout)}); name the folder that holds images, or the one with "
+                "these files in it to segment them"
             )
         if masks:
             left = summary(masks, layout)
@@ -97,7 +100,9 @@ def find_image_cases(
     several = [case for case in cases if len(case.files) > 1]
     if several:
         files = listed((path.name for path in several[0].files), 4)
-        notes.append(f"{len(several)} images of several files, as {several[0].name} of {files}")
+        notes.append(
+            f"{plural(len(several), 'image')} of several files, as {several[0].name} of {files}"
+        )
     return sorted(cases, key=lambda case: case.files[0]), notes
 
 

@@ -12,6 +12,7 @@ from hymunet.data.dicom_series import read_dicom
 from hymunet.data.masks_io import VOLUME_SUFFIXES, is_volume, listed
 from hymunet.data.volume_io import read_volume, same_grid
 from hymunet.errors import HyMUNetError, NonFiniteError
+from hymunet.wording import plural
 
 SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
 MAX_PIXELS = 250_000_000
@@ -139,6 +140,6 @@ def _with_channels(image: Image, in_channels: int | None, where: str) -> Image:
         notes = (*image.notes, "grey repeated to three channels")
         return replace(image, pixels=np.repeat(image.pixels, 3, axis=0), notes=notes)
     raise HyMUNetError(
-        f"{where} has {count} channels, but {in_channels} were expected: give one file per "
-        f"channel, or choose in_channels={count}"
+        f"{where} has {plural(count, 'channel')}, but {in_channels} were expected: give one file "
+        f"per channel, or choose in_channels={count}"
     )

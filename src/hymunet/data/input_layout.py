@@ -18,6 +18,7 @@ from hymunet.data.masks_io import listed
 from hymunet.data.pairs import folders_in, is_images_folder, is_masks_folder
 from hymunet.data.tables import names_images, read_cases
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 _SUPERPIXELS = re.compile(r".*_superpixels", re.IGNORECASE)  # ISIC's, among its images
 
@@ -126,6 +127,9 @@ def summary(masks: Sequence[Path], layout: Layout) -> str:
         left = [place for place in (path, *path.parents) if place in layout.masks][-1]
         counts[left] = counts.get(left, 0) + 1
     return listed(
-        (f"{left.name}/ ({n} files)" if left.is_dir() else left.name for left, n in counts.items()),
+        (
+            f"{left.name}/ ({plural(n, 'file')})" if left.is_dir() else left.name
+            for left, n in counts.items()
+        ),
         4,
     )

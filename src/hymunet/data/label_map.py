@@ -7,6 +7,7 @@ import numpy as np
 
 from hymunet.data.masks_io import histogram, listed, whole_numbers
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 
 def map_labels(
@@ -42,8 +43,8 @@ def map_labels(
     if not 0 <= min(class_of.values()) <= highest < num_labels:
         raise HyMUNetError(
             f"the labels of {path} make classes up to {highest}, but {num_labels} classes are "
-            f"expected, background included: say that there are {highest} structures (train "
-            f"--structures {highest}; evaluate --num-labels {highest + 1})"
+            f"expected, background included: say that there are {plural(highest, 'structure')} "
+            f"(train --structures {highest}; evaluate --num-labels {highest + 1})"
         )
     found = [int(value) for value in histogram(values)[0] if value != ignore_label]
     unknown = [value for value in found if value not in class_of]

@@ -46,6 +46,12 @@ class LabelScheme:
         return notes
 
 
+def unnamed(structures: int) -> list[str]:
+    """The names of structures that nobody has named, index 1 first: the one is `foreground`,
+    several are `class 1`, `class 2`, ... Every verb calls them so."""
+    return ["foreground"] if structures == 1 else [f"class {k + 1}" for k in range(structures)]
+
+
 def label_scheme(labels: object, class_order: object, where: Path) -> LabelScheme:
     """The labels of a dataset.json, either the Decathlon's or nnU-Net's.
 

@@ -23,6 +23,7 @@ from hymunet.data.masks_io import (
 )
 from hymunet.data.volume_io import read_volume
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def read_stored_mask(
     stored, _, affine, notes = read_volume(path, max_pixels)
     if len(stored) != 1:
         raise HyMUNetError(
-            f"mask {path} has {len(stored)} channels; expected one volume of class indices"
+            f"mask {path} has {plural(len(stored), 'channel')}; expected one volume of class "
+            "indices"
         )
     if image is not None and stored.ndim == 4 and is_dicom(Path(image)):
         grid, flat = _mask_grid(Path(image))

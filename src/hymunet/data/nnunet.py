@@ -14,6 +14,7 @@ from hymunet.data.label_scheme import LabelScheme
 from hymunet.data.masks_io import VOLUME_SUFFIXES, listed
 from hymunet.data.tables import check_case_name
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural, some_of
 
 
 def nnunet_dataset(
@@ -122,9 +123,15 @@ def _by_folder(root: Path, ending: str) -> dict[str, tuple[tuple[Path, ...], Pat
     if not channels:
         problems.append("imagesTr holds no image")
     if lonely:
-        problems.append(f"{len(lonely)} of {len(channels)} cases have no label ({listed(lonely)})")
+        problems.append(
+            f"{some_of(len(lonely), len(channels), 'case', ('has', 'have'))} no label "
+            f"({listed(lonely)})"
+        )
     if orphans:
-        problems.append(f"{len(orphans)} of {len(masks)} labels have no image ({listed(orphans)})")
+        problems.append(
+            f"{some_of(len(orphans), len(masks), 'label', ('has', 'have'))} no image "
+            f"({listed(orphans)})"
+        )
     if problems:
         raise HyMUNetError(
             f"{root}: {' and '.join(problems)}; expected imagesTr/CASE_0000{ending}, ... and "
@@ -133,8 +140,8 @@ def _by_folder(root: Path, ending: str) -> dict[str, tuple[tuple[Path, ...], Pat
     gaps = [id for id, files in channels.items() if sorted(files) != list(range(len(files)))]
     if gaps:
         raise HyMUNetError(
-            f"{len(gaps)} cases of {images} lack a channel ({listed(gaps, 5)}); expected files "
-            f"numbered from _0000{ending} on without gaps"
+            f"{plural(len(gaps), f'case of {images} lacks', f'cases of {images} lack')} a channel "
+            f"({listed(gaps, 5)}); expected files numbered from _0000{ending} on without gaps"
         )
     return {
         id: (tuple(files[index] for index in sorted(files)), masks[id])
@@ -155,7 +162,7 @@ def _check_channels(
     odd = [id for id, (images, _) in sorted(found.items()) if len(images) not in counts]
     if odd:
         raise HyMUNetError(
-            f"{where}: {len(odd)} of {len(found)} cases do not have a file for each of the "
-            f"{len(channels)} channels {listed(channels)}: {listed(odd, 5)}; bring the missing "
-            "files, or correct channel_names"
+            f"{where}: {some_of(len(odd), len(found), 'case', ('does', 'do'))} not have a file for "
+            f"each of the {plural(len(channels), 'channel')} {listed(channels)}: {listed(odd, 5)}; "
+            "bring the missing files, or correct channel_names"
         )

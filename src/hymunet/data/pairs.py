@@ -9,6 +9,7 @@ from hymunet.data.image_io import SUFFIXES, stem_of
 from hymunet.data.masks_io import listed
 from hymunet.data.tables import check_unique, part_name
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural, some_of
 
 _ISIC_IMAGES = re.compile(r"ISIC2018_Task1.*?_(.+)_Input", re.IGNORECASE)
 _ISIC_MASKS = re.compile(r"ISIC2018_Task1_(.+)_GroundTruth", re.IGNORECASE)
@@ -123,10 +124,15 @@ def pair_files(images: Path, masks: Path, notes: list[str]) -> list[Case]:
     if lonely or orphans:
         what = []
         if lonely:
-            what.append(f"{len(lonely)} of {len(pictures)} images have no mask ({listed(lonely)})")
+            what.append(
+                f"{some_of(len(lonely), len(pictures), 'image', ('has', 'have'))} no mask "
+                f"({listed(lonely)})"
+            )
         if orphans:
             names = listed(path.name for stem in orphans for path in mask_of[stem])
-            what.append(f"{len(orphans)} of {len(labels)} masks have no image ({names})")
+            what.append(
+                f"{some_of(len(orphans), len(labels), 'mask', ('has', 'have'))} no image ({names})"
+            )
         raise HyMUNetError(
             f"{' and '.join(what)} in {images} and {masks}; expected one mask of the same name for "
             "each image (or ending in _mask, _seg, _segmentation, _gt, _label): add what is "
@@ -135,8 +141,8 @@ def pair_files(images: Path, masks: Path, notes: list[str]) -> list[Case]:
     for stem, paths in mask_of.items():
         if len(paths) > 1:
             raise HyMUNetError(
-                f"image {stem} has {len(paths)} masks ({listed(path.name for path in paths)}); "
-                "keep one in the folder"
+                f"image {stem} has {plural(len(paths), 'mask')} "
+                f"({listed(path.name for path in paths)}); keep one in the folder"
             )
     return [Case(stem, (pictures[stem],), mask_of[stem][0]) for stem in sorted(pictures)]
 
@@ -153,7 +159,11 @@ def _by_stem(
     ]
     rest = [path.name for path in entries if path not in set(chosen)]
     if not chosen:
-        content = f"holds none of {len(rest)} files or folders" if rest else "is empty"
+        content = (
+            f"holds none of {plural(len(rest), 'file or folder', 'files or folders')}"
+            if rest
+            else "is empty"
+        )
         raise HyMUNetError(
             f"the folder {folder} {content}; expected images directly in it "
             f"({listed(SUFFIXES, 20)}, .dcm, or a folder with DICOM files for each)"

@@ -11,6 +11,7 @@ from hymunet.data.dicom_header import is_dicom
 from hymunet.data.image_io import stem_of
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 _NAMES = {
     "train": "train",
@@ -102,8 +103,8 @@ def read_cases(path: Path) -> tuple[list[Case], dict[str, str] | None, list[str]
         cases.append(Case(id, (image,), mask, valid, row.get("group") or None))
     if missing:
         raise HyMUNetError(
-            f"{path} names {len(missing)} files that do not exist: {listed(missing)}; paths are "
-            f"relative to {path.parent}"
+            f"{path} names {plural(len(missing), 'file that does', 'files that do')} not exist: "
+            f"{listed(missing)}; paths are relative to {path.parent}"
         )
     check_unique(((case.id, case.channels[0]) for case in cases), f"cases in {path}")
     extra = sorted(set(columns) - {"case", "image", "mask", "split", "group", "valid"})
@@ -144,9 +145,11 @@ def check_unique(named: Iterable[tuple[str, Path]], what: str) -> None:
             clashes.append(f"{seen[name].name} and {path.name}")
         seen[name] = path
     if clashes:
+        one = what.replace("cases", "case", 1)
         raise HyMUNetError(
-            f"{len(clashes)} {what} have a name that another one has: {listed(clashes)}; a case is "
-            "known by its name without the suffix: rename or remove one of them"
+            f"{plural(len(clashes), one + ' has', what + ' have')} a name that another one has: "
+            f"{listed(clashes)}; a case is known by its name without the suffix: rename or remove "
+            "one of them"
         )
 
 
@@ -170,12 +173,12 @@ def check_table(ids: Iterable[str], table: Mapping[str, str], where: str) -> dic
     unknown, missing = sorted(set(table) - ids), sorted(ids - set(table))
     if unknown:
         raise HyMUNetError(
-            f"{where} names {len(unknown)} cases that the data do not have: {listed(unknown)}; "
-            "remove them or bring their files"
+            f"{where} names {plural(len(unknown), 'case')} that the data do not have: "
+            f"{listed(unknown)}; remove them or bring their files"
         )
     if missing:
         raise HyMUNetError(
-            f"{where} leaves out {len(missing)} cases of the data: {listed(missing)}; "
+            f"{where} leaves out {plural(len(missing), 'case')} of the data: {listed(missing)}; "
             "give each a part, or move its files away"
         )
     return {id: _NAMES[name.strip().lower()] for id, name in sorted(table.items())}

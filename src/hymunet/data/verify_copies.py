@@ -9,6 +9,7 @@ from hymunet.data.duplicates import near_duplicate_groups
 from hymunet.data.findings import Finding, grouped
 from hymunet.data.masks_io import listed
 from hymunet.data.survey import CaseSurvey
+from hymunet.wording import plural, shortened
 
 
 def copies(
@@ -19,8 +20,9 @@ def copies(
         yield Finding(
             "warning",
             "copies",
-            f"{sum(map(len, same))} images are copies of another, pixel for pixel, in {len(same)} "
-            f"groups ({_groups(same)}): keep one of each, with the better mask",
+            f"{sum(map(len, same))} images are copies of another, pixel for pixel, in "
+            f"{plural(len(same), 'group')} ({_groups(same)}): keep one of each, with the better "
+            "mask",
             tuple(id_ for group in same for id_ in group),
         )
     if not rows[0].kind.startswith("2"):
@@ -35,8 +37,9 @@ def copies(
         yield Finding(
             "note",
             "near-duplicates",
-            f"{sum(map(len, near))} images nearly agree with another, in {len(near)} groups "
-            f"({_groups(near)}); a drawn split keeps each group on one side",
+            f"{sum(map(len, near))} images nearly agree with another, in "
+            f"{plural(len(near), 'group')} ({_groups(near)}); a drawn split keeps each group on "
+            "one side",
             tuple(id_ for group in near for id_ in group),
         )
     yield from _leaks(dataset, [*near, *same], "near-duplicate images")
@@ -61,15 +64,16 @@ def _leaks(dataset: Dataset, groups: Sequence[Sequence[str]], what: str) -> Iter
         if {split.get(one), split.get(other)} >= {"train"} and split.get(one) != split.get(other)
     ]
     if across:
+        pairs = (f"{shortened(one)} and {shortened(other)}" for one, other in across)
         yield Finding(
             "warning",
             "leaks",
-            f"{len(across)} pairs of {what} lie on both sides of the data's own split "
-            f"({listed((f'{a} and {b}' for a, b in across), 3)}): scores are flattered by what was "
+            f"{plural(len(across), f'pair of {what} lies', f'pairs of {what} lie')} on both sides "
+            f"of the data's own split ({listed(pairs, 3)}): scores are flattered by what was "
             "trained on; move one of each to the other side",
             tuple(dict.fromkeys(id_ for pair in across for id_ in pair)),
         )
 
 
 def _groups(groups: Sequence[Sequence[str]]) -> str:
-    return listed((" = ".join(group[:4]) for group in groups), 3)
+    return listed((" = ".join(map(shortened, group[:4])) for group in groups), 3)

@@ -9,6 +9,7 @@ from hymunet.data.case import Dataset
 from hymunet.data.findings import Finding, Level, grouped, minority, tally
 from hymunet.data.masks_io import listed
 from hymunet.data.survey import CaseSurvey
+from hymunet.wording import plural, some_of
 
 LARGEST_FRACTION_OF_SPACING = 2.0  # against the median
 # a type says how a file was written; where the axes point changes what a network sees
@@ -23,7 +24,12 @@ def unreadable(
         yield Finding("error", "readable", str(row.problem), (row.id,))
     if len(broken) > 20:
         rest = tuple(row.id for row in broken[20:])
-        yield Finding("error", "readable", f"{len(rest)} more cases cannot be used", rest)
+        yield Finding(
+            "error",
+            "readable",
+            f"{plural(len(rest), 'more case', 'more cases')} cannot be used",
+            rest,
+        )
 
 
 def kinds(
@@ -40,7 +46,7 @@ def kinds(
             "convert them to one kind",
             minority(groups),
         )
-    channels = grouped(rows, lambda row: f"{row.channels} channels")
+    channels = grouped(rows, lambda row: f"{plural(row.channels, 'channel')}")
     pictures = {row.channels for row in rows} <= {1, 3} and rows[0].kind.startswith("2")
     if len(channels) > 1:
         yield Finding(
@@ -80,8 +86,8 @@ def spacing(
         yield Finding(
             "warning",
             "spacing",
-            f"{len(unknown)} of {len(volumes)} volumes do not say how large their voxels are: "
-            "distances will be in voxels, and nothing is resampled",
+            f"{some_of(len(unknown), len(volumes), 'volume', ('does', 'do'))} not say how large "
+            "voxels are: distances will be in voxels, and nothing is resampled",
             tuple(unknown),
         )
     known = [row for row in rows if row.spacing_mm is not None]
@@ -97,8 +103,8 @@ def spacing(
         yield Finding(
             "warning",
             "spacing",
-            f"{far.sum()} of {len(known)} images have pixels more than twice as large or small as "
-            f"the median {_by(np.median(spacings, axis=0))} mm, {worst.id} "
+            f"{some_of(far.sum(), len(known), 'image', ('has', 'have'))} pixels more than twice as "
+            f"large or small as the median {_by(np.median(spacings, axis=0))} mm, {worst.id} "
             f"{_by(np.array(worst.spacing_mm))} mm: check their headers",
             tuple(known[i].id for i in order),
         )
@@ -112,7 +118,8 @@ def intensities(
         yield Finding(
             "error",
             "intensities",
-            f"{len(constant)} images are of one value throughout; export them again",
+            f"{plural(len(constant), 'image is', 'images are')} of one value throughout; export "
+            "them again",
             tuple(constant),
         )
     if not rows[0].kind.endswith("integer") or not rows[0].kind.startswith("2"):
@@ -126,9 +133,10 @@ def intensities(
         yield Finding(
             "warning",
             "intensities",
-            f"{len(order)} images are far brighter or darker than the others (mean "
-            f"{listed((f'{means[i]:.0f}' for i in order), 4)} against {middle:.0f}): another kind "
-            "of picture, or exported otherwise; see that each part of the split has some",
+            f"{plural(len(order), 'image is', 'images are')} far brighter or darker than the "
+            f"others (mean {listed((f'{means[i]:.0f}' for i in order), 4)} against {middle:.0f}): "
+            "another kind of picture, or exported otherwise; see that each part of the split has "
+            "some",
             tuple(rows[i].id for i in order),
         )
 

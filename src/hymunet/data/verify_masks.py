@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from hymunet.data.case import Dataset
 from hymunet.data.findings import Finding
+from hymunet.data.label_scheme import unnamed
 from hymunet.data.masks_io import listed
 from hymunet.data.survey import CaseSurvey
+from hymunet.wording import plural, some_of
 
 NEARLY_FULL = 0.95  # of the frame
 TINY = 0.01
@@ -19,6 +21,25 @@ def label_values(dataset: Dataset, rows: Sequence[CaseSurvey]) -> tuple[list[int
     if dataset.num_labels is not None:
         return found, dataset.num_labels - 1
     return found, 1 if len(found) <= 2 else found[-1]
+
+
+def names_by_value(
+    dataset: Dataset, rows: Sequence[CaseSurvey], structures: int | None = None
+) -> dict[int, str]:
+    """Value in the masks (background apart) -> name of the structure that it stands for: what the
+    data set calls it, else as `unnamed` has it; `value 7` where it stands for none.
+
+    Args:
+        dataset: Its names.
+        rows: Of the cases that can be read.
+        structures: As in `hymunet.data.verify.verify`.
+    """
+    found, implied = label_values(dataset, rows)
+    expected = structures if structures is not None else implied
+    names = dict(enumerate(unnamed(expected), start=1)) | (dataset.label_names or {})
+    if expected == 1 and len(found) == 2:  # 0 and 255 say what 0 and 1 do
+        return {found[1]: names.get(found[1], names[1])}
+    return {value: names.get(value, f"value {value}") for value in found if value > 0}
 
 
 def labels(
@@ -53,10 +74,10 @@ def labels(
             yield Finding(
                 "error",
                 "labels",
-                f"{len(showing)} of {len(rows)} masks, {files.get(showing[0], showing[0])} first, "
-                f"hold values that are no label of the data: {listed(beyond, 12)}; expected "
-                f"{_declared(dataset)}: rewrite the masks with these values, or correct the data's "
-                "description of its labels",
+                f"{len(showing)} of {plural(len(rows), 'mask')}, "
+                f"{files.get(showing[0], showing[0])} first, hold values that are no label of the "
+                f"data: {listed(beyond, 12)}; expected {_declared(dataset)}: rewrite the masks "
+                "with these values, or correct the data's description of its labels",
                 showing,
             )
         elif beyond and not (binary and found == [0, 255]):
@@ -64,27 +85,29 @@ def labels(
             yield Finding(
                 "error",
                 "labels",
-                f"the masks hold {listed(found, 12)}, beyond the {expected} structures that are to "
-                f"be segmented; proposed mapping: {mapping} (--structures {len(found) - 1})",
+                f"the masks hold {listed(found, 12)}, beyond the "
+                f"{plural(expected, 'structure that is', 'structures that are')} to be segmented; "
+                f"proposed mapping: {mapping} (--structures {len(found) - 1})",
                 _showing(rows, beyond),
             )
+    names = dict(enumerate(unnamed(expected), start=1)) | (dataset.label_names or {})
     for value in range(1, expected + 1):
         stored = found[1] if binary and len(found) == 2 else value
         shown = sum(dict(row.counts).get(stored, 0) > 0 for row in rows)
-        name = (dataset.label_names or {}).get(value, f"structure {value}")
+        name = names[value]
         if shown == 0:
             yield Finding(
                 "error",
                 "classes",
-                f"{name} (value {value}) occurs in no mask; nothing of it can be learnt: lower "
+                f"{name} (value {stored}) occurs in no mask; nothing of it can be learnt: lower "
                 "--structures, or rewrite the masks with consecutive values",
             )
         elif shown < FEW_CASES:
             yield Finding(
                 "warning",
                 "classes",
-                f"{name} (value {value}) occurs in {shown} of {len(rows)} cases; with fewer than "
-                f"{FEW_CASES} its scores say little, and a held-out part may show none",
+                f"{name} (value {stored}) occurs in {shown} of {plural(len(rows), 'case')}; with "
+                f"fewer than {FEW_CASES} its scores say little, and a held-out part may show none",
                 _showing(rows, [stored]),
             )
 
@@ -101,25 +124,25 @@ def areas(
         yield Finding(
             "warning" if flat else "note",
             "empty masks",
-            f"{len(empty)} of {len(rows)} masks are empty; right where nothing is to be seen, else "
-            "a lost mask",
+            f"{some_of(len(empty), len(rows), 'mask', ('is', 'are'))} empty; right where nothing "
+            "is to be seen, else a lost mask",
             tuple(empty),
         )
     if full:
         yield Finding(
             "warning",
             "nearly full masks",
-            f"{len(full)} masks cover {NEARLY_FULL:.0%} of the frame or more (up to "
-            f"{shares[full[0]]:.1%}); look whether image and mask belong together, or the mask is "
-            "inverted",
+            f"{plural(len(full), 'mask covers', 'masks cover')} {NEARLY_FULL:.0%} of the frame or "
+            f"more (up to {shares[full[0]]:.1%}); look whether image and mask belong together, or "
+            "the mask is inverted",
             tuple(full),
         )
     if tiny and flat:
         yield Finding(
             "note",
             "tiny masks",
-            f"{len(tiny)} masks cover less than {TINY:.0%} of the frame (down to "
-            f"{shares[tiny[0]]:.2%}): one wrong pixel counts for much in their scores",
+            f"{plural(len(tiny), 'mask covers', 'masks cover')} less than {TINY:.0%} of the frame "
+            f"(down to {shares[tiny[0]]:.2%}): one wrong pixel counts for much in their scores",
             tuple(tiny),
         )
 

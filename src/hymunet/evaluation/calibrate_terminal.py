@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hymunet.evaluation.formatting import format_interval, format_value
 from hymunet.evaluation.robustness_terminal import format_change, format_change_interval
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.evaluation.calibrate import Calibration
@@ -20,7 +21,7 @@ def print_tables(result: "Calibration") -> None:
 
     console, summary = Console(), result.summary
     for name, entry in summary["probabilities"].items():
-        title = f"{summary['data']}: {name}, {summary['n']} cases"
+        title = f"{summary['data']}: {name}, {plural(summary['n'], 'case')}"
         title += ", with test-time augmentation" if summary["tta"] else ""
         title += "; TRAINED ON some of them" if summary["forced"] else ""
         console.print(_reliability(escape(title), entry["reliability"]))

@@ -14,6 +14,7 @@ from hymunet.files import write_text
 from hymunet.inference.describe import forbids_commerce
 from hymunet.network.pretrained import headline_scores, score_text
 from hymunet.network.promise import described_threshold, postprocess_text
+from hymunet.wording import plural
 
 
 def card(
@@ -134,7 +135,9 @@ def _facts(info: Mapping[str, Any], size_bytes: int) -> list[tuple[str, str]]:
     threshold = described_threshold(info)
     if chose := info.get("calibration"):
         part = f", part {chose['split']}" if chose.get("split") else ""
-        threshold += f", best for {chose['metric']} on {chose['n']} cases of {chose['data']}{part}"
+        threshold += (
+            f", best for {chose['metric']} on {plural(chose['n'], 'case')} of {chose['data']}{part}"
+        )
     several = sizes.get("activation") == "softmax"
     facts.append(("cut at", "the most probable class" if several else threshold))
     if done := postprocess_text(info.get("postprocess")):
@@ -151,9 +154,10 @@ def _data(info: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Trained on {counts.get('train', 'an unknown number of')} cases of "
         f"{training.get('data', 'data that the file does not name')}; "
-        f"{counts.get('val', 0)} cases validated, {counts.get('test', 0)} were held out. SHA-256 "
-        f"of the split: `{training.get('split_sha256', 'not stated')}`. The file holds a "
-        "fingerprint of every case, and `hymunet evaluate` refuses those that were trained on."
+        f"{plural(counts.get('val', 0), 'case')} validated, "
+        f"{plural(counts.get('test', 0), 'was', 'were')} held out. SHA-256 of the split: "
+        f"`{training.get('split_sha256', 'not stated')}`. The file holds a fingerprint of every "
+        "case, and `hymunet evaluate` refuses those that were trained on."
     )
     if start := training.get("init"):
         yield from ("", f"Its training started from {start['name']} ({start.get('cases')} cases of "
@@ -181,7 +185,7 @@ def _recipe(info: Mapping[str, Any]) -> Iterator[str]:
     if machine.get("threads"):
         where += f", {machine['threads']} threads"
     words = [f"{seconds / 60:.1f} minutes of training" if seconds is not None else ""]
-    words += [f"{training['epochs']} epochs" if "epochs" in training else "", where]
+    words += [plural(training["epochs"], "epoch") if "epochs" in training else "", where]
     words += [f"{name} {version}" for name, version in (info.get("versions") or {}).items()]
     yield (", ".join(filter(None, words)) or "Machine and duration are not stated") + "."
     if options := training.get("options"):

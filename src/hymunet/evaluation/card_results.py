@@ -7,6 +7,7 @@ from hymunet.evaluation.card_numbers import FAILURES
 from hymunet.evaluation.formatting import format_value
 from hymunet.evaluation.strata import STRATA
 from hymunet.metrics.case import METRICS
+from hymunet.wording import plural
 
 WEAKEST = 3  # bands of cases, and corruptions, that are named as known failures
 FEWEST = 10  # cases of a band that can be called weak
@@ -55,7 +56,7 @@ def known_failures(numbers: Mapping[str, Any]) -> Iterator[str]:
         for structure, found in entry["classes"].items():
             counts = [f"{found['failures'][kind]} {words}" for kind, words in FAILURES.items()]
             name = f", {structure}" if len(entry["classes"]) > 1 else ""
-            yield f"- {letter}{name}: of {found['n']} cases {', '.join(counts)}."
+            yield f"- {letter}{name}: of {plural(found['n'], 'case')} {', '.join(counts)}."
     first = evaluations[0]
     for structure, found in first["classes"].items():
         bands = [
@@ -69,7 +70,7 @@ def known_failures(numbers: Mapping[str, Any]) -> Iterator[str]:
             of = f"{structure}, " if len(first["classes"]) > 1 else ""
             yield (
                 f"- Weaker than the mean of {mean:.4f}: {of}{name}, Dice "
-                f"{_cell(band['dice'], 'dice')} ({band['n']} cases)."
+                f"{_cell(band['dice'], 'dice')} ({plural(band['n'], 'case')})."
             )
     if robustness := numbers.get("robustness"):
         yield from _weakest_pictures(robustness)
@@ -80,7 +81,7 @@ def label(entry: Mapping[str, Any]) -> str:
     data, folder = entry["data"], entry.get("folder")
     words = [f"{data} ({folder})" if folder and folder != data else data]
     words.append(f"part {entry['split']}" if entry["split"] else "all cases")
-    words.append(f"{entry['n']} cases in {entry['groups']} groups")
+    words.append(f"{plural(entry['n'], 'case')} in {plural(entry['groups'], 'group')}")
     words.append("with test-time augmentation" if entry.get("tta") else "single pass")
     return ", ".join(words)
 
@@ -186,7 +187,8 @@ def _weakest_pictures(robustness: Mapping[str, Any]) -> Iterator[str]:
     for entry in sorted(certain, key=lambda entry: entry["dice_change"]["mean"])[:WEAKEST]:
         yield (
             f"- Pictures changed by {entry['kind']} ({entry['corruption']}): change of Dice "
-            f"{_change(entry['dice_change'])}, {entry['fell']} of {entry['n']} cases lost."
+            f"{_change(entry['dice_change'])}, {entry['fell']} of {plural(entry['n'], 'case')} "
+            "lost."
         )
 
 

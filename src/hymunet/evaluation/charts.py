@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hymunet.wording import plural
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -95,7 +97,7 @@ def sorted_scores(scores: Sequence[float], name: str = "Dice") -> Chart:
         fontsize=9, color=INK,
     )  # fmt: skip
     alt = (
-        f"{name} of each of {len(values)} cases, sorted: median {median:.3f}, "
+        f"{name} of each of {plural(len(values), 'case')}, sorted: median {median:.3f}, "
         f"a tenth of the cases below {tenth:.3f}, lowest {values[0]:.3f}."
     )
     return Chart(f"{name} of each case, sorted", as_svg(figure, "sorted"), alt)
@@ -119,8 +121,8 @@ def histogram(values: Sequence[float], title: str, unit: str, log: bool = False)
         axes.minorticks_off()
     axes.set_ylabel("cases")
     alt = (
-        f"{title} of {len(numbers)} cases: median {middle:.3g}, 5 to 95 % of them {low:.3g} to "
-        f"{high:.3g}."
+        f"{title} of {plural(len(numbers), 'case')}: median {middle:.3g}, 5 to 95 % of them "
+        f"{low:.3g} to {high:.3g}."
     )
     name = re.sub(r"\W+", "-", title.lower())  # several stand on one page
     return Chart(f"{title} (median {middle:.3g})", as_svg(figure, name), alt)
@@ -145,11 +147,14 @@ def score_by_size(fractions: Sequence[float], scores: Sequence[float], name: str
         if low < cut < high:
             axes.axvline(cut, color=RULE, linewidth=1, zorder=0)
     axes.set_ylim(*_score_limits(y))
-    sampled = f" ({MOST_DOTS} of {len(x)} cases, drawn at random)" if len(x) > MOST_DOTS else ""
+    sampled = (
+        f" ({MOST_DOTS} of {plural(len(x), 'case')}, drawn at random)" if len(x) > MOST_DOTS else ""
+    )
     return Chart(
         f"{name} by size of the reference{sampled}",
         as_svg(figure, "size"),
-        f"{name} against the size of the reference for {len(shown)} cases; lines at 5 and 20 %.",
+        f"{name} against the size of the reference for {plural(len(shown), 'case')}; lines at 5 "
+        "and 20 %.",
     )
 
 

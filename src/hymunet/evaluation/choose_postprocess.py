@@ -26,6 +26,7 @@ from hymunet.evaluation.seen import known_cases
 from hymunet.inference.postprocess import OPERATIONS, Postprocess
 from hymunet.metrics.overlap import Counts, dice
 from hymunet.metrics.statistics import bootstrap_mean
+from hymunet.wording import plural
 
 MARGIN = 0.0001  # of Dice; tables show four decimals
 _ROUNDING = 1e-9
@@ -179,7 +180,7 @@ def choose_postprocess(
     seen: dict[str, str] = {}
     pairs, hashes = [], []
     channels, num_labels = predictor.config.in_channels, len(predictor.classes) + 1
-    label = f"predicting {len(cases)} cases"
+    label = f"predicting {plural(len(cases), 'case')}"
     for case, truth in held_out(cases, channels, num_labels, known, seen, label=label):
         image = image_of(case, truth)
         mask = predictor(image).mask

@@ -22,6 +22,7 @@ from hymunet.evaluation.truth import Truth, find_cases, read_pixels
 from hymunet.extras import require
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.case import case_metrics
+from hymunet.wording import plural
 
 
 @dataclass
@@ -153,7 +154,7 @@ def score_all(
     """
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
-    num_labels, label = len(source.classes) + 1, f"scoring {len(cases)} cases"
+    num_labels, label = len(source.classes) + 1, f"scoring {plural(len(cases), 'case')}"
     for case, truth in held_out(cases, source.in_channels, num_labels, known, seen, force, label):
         predicted = source.predict(case, truth.image)
         rows += score_case(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.risk_control import file_record
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.inference.predictor import Predictor
@@ -79,8 +80,8 @@ def write_threshold(path: Path, summary: Mapping[str, Any], hashes: Sequence[str
         own = {"calibration": calibration}
     replace_info(path, info | {"threshold": threshold} | own)
     notes = [
-        f"threshold {threshold_text(threshold)} written to {path}; these {len(hashes)} cases "
-        "chose it: judge the model on others"
+        f"threshold {threshold_text(threshold)} written to {path}; these "
+        f"{plural(len(hashes), 'case')} chose it: judge the model on others"
     ]
     if "risk_control" not in own and (promise := promise_of_file(old)):
         notes.append(

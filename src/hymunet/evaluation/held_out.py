@@ -12,6 +12,7 @@ from hymunet.errors import HyMUNetError
 from hymunet.evaluation.seen import KnownCases, chose_refusal, refusal
 from hymunet.evaluation.sources import is_mask_folder
 from hymunet.evaluation.truth import Truth, read_pixels, read_truth
+from hymunet.wording import plural
 
 _Item = TypeVar("_Item")
 
@@ -46,7 +47,7 @@ def limited(cases: Sequence[Case], limit: int | None) -> tuple[list[Case], list[
     if limit < 1:
         raise HyMUNetError(f"--limit must be 1 or more, not {limit}; leave it out to take all")
     chosen = np.linspace(0, len(cases) - 1, limit).round().astype(int)
-    note = f"{limit} of {len(cases)} cases, evenly spread over the list (--limit)"
+    note = f"{limit} of {plural(len(cases), 'case')}, evenly spread over the list (--limit)"
     return [cases[index] for index in chosen], [note]
 
 

@@ -25,6 +25,7 @@ from hymunet.metrics.risk_control import (
     pixels,
     too_few,
 )
+from hymunet.wording import plural, some_of
 
 if TYPE_CHECKING:
     from hymunet.data.case import Case
@@ -123,7 +124,7 @@ def control(
     at_half: list[Counts] = []
     levels, room = MissesByLevel(), KEEP
     channels, num_labels = predictor.config.in_channels, len(predictor.classes) + 1
-    label = f"predicting {len(drawn)} cases"
+    label = f"predicting {plural(len(drawn), 'case')}"
     for case, truth in held_out(cases, channels, num_labels, known, seen, label=label, clean=True):
         if case.id not in wanted:
             continue
@@ -185,7 +186,9 @@ def _again(
     channels, num_labels = predictor.config.in_channels, len(predictor.classes) + 1
     lost = sum(pair is None for pair in kept)
     rows = list(zip(cases, kept, at_half, strict=True))
-    for case, pair, counts in progress(rows, f"predicting {lost} cases again") if lost else rows:
+    for case, pair, counts in (
+        progress(rows, f"predicting {plural(lost, 'case')} again") if lost else rows
+    ):
         if pair is not None:
             yield pair
             continue
@@ -206,12 +209,13 @@ def _left_out(
     if len(drawn) < len(cases):
         several = sum(size > 1 for size in sizes.values())
         notes.append(
-            f"{several} groups hold several cases: one of each was drawn (by the SHA-256 of its "
-            f"id), {len(cases) - len(drawn)} of {len(cases)} cases were left out"
+            f"{plural(several, 'group holds', 'groups hold')} several cases: one of each was drawn "
+            "(by the SHA-256 of its id), "
+            f"{some_of(len(cases) - len(drawn), len(cases), 'case', ('was', 'were'))} left out"
         )
     if len(used) < len(drawn):
         notes.append(
-            f"{len(drawn) - len(used)} of {len(drawn)} cases were left out: their images are, "
-            "pixel by pixel, those of another case"
+            f"{some_of(len(drawn) - len(used), len(drawn), 'case', ('was', 'were'))} left out: "
+            "pixel by pixel, their images are those of another case"
         )
     return notes

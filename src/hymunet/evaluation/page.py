@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from hymunet.wording import plural, shortened
+
 REPORT = "hymunet.evaluation/report.html.jinja"  # where the style sheet is
 
 
@@ -18,7 +20,7 @@ def render(template: str, filters: Mapping[str, Any], **values: Any) -> str:
     Args:
         template: Package and file, such as hymunet.evaluation/frame.html.jinja; what it extends
             and imports is named in the same way.
-        filters: For the template, by name.
+        filters: For the template, by name, beside `shortened`; `plural` is a function there.
         **values: What it shows.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -30,6 +32,8 @@ def render(template: str, filters: Mapping[str, Any], **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["plural"] = plural
+    environment.filters["shortened"] = shortened
     environment.filters.update(filters)
     return environment.get_template(template).render(values)
 

@@ -12,6 +12,7 @@ from hymunet.evaluation.held_out import held_out, image_of
 from hymunet.evaluation.seen import KnownCases
 from hymunet.evaluation.truth import Truth
 from hymunet.metrics.calibration import ProbabilityCounts, count_probabilities
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.data.case import Case
@@ -55,7 +56,7 @@ def count_all(
     """
     counted = Counted()
     channels, num_labels = predictor.config.in_channels, len(predictor.classes) + 1
-    label = f"predicting {len(cases)} cases"
+    label = f"predicting {plural(len(cases), 'case')}"
     for case, truth in held_out(cases, channels, num_labels, known, counted.seen, force, label):
         image = image_of(case, truth)
         probability = predictor(image).probability

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hymunet.machine import versions
+from hymunet.wording import plural
 
 
 def record(
@@ -71,7 +72,7 @@ def how_made(summary: Mapping[str, Any], run: Path | None) -> list[dict[str, Any
                 ("duration", _duration(made["seconds"])),
                 ("machine", made["machine"]),
                 ("versions", _text(made["versions"])),
-                ("intervals", f"{summary['interval']}, {summary['groups']} groups"),
+                ("intervals", f"{summary['interval']}, {plural(summary['groups'], 'group')}"),
             ],
             "open": True,
         }

@@ -14,7 +14,7 @@ from hymunet.evaluation.page import REPORT, render
 from hymunet.evaluation.provenance import how_made
 from hymunet.evaluation.seen import CLEANED, CUT, FORCED, OPTIMISTIC
 from hymunet.evaluation.strata import STRATA
-from hymunet.evaluation.summary import headline_means, mean_over_classes
+from hymunet.evaluation.summary import few_groups_notes, headline_means, mean_over_classes
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
 
@@ -50,12 +50,14 @@ def write_report(
         HyMUNetError: If the file cannot be written, or a case can no longer be read.
     """
     summary = evaluation.summary
+    few = few_groups_notes(summary["groups"])
     page = render(
         REPORT,
         {"value": format_value, "interval": format_interval},
         summary=summary,
         title=_title(summary),
-        notes=evaluation.notes,
+        few=few,
+        notes=[note for note in evaluation.notes if note not in few],
         warnings=[note for note in evaluation.notes if _is_warning(note)],
         metrics=METRICS,
         units={name: unit_of(name, summary) for name in METRICS},

@@ -11,6 +11,7 @@ from hymunet.evaluation import tables
 from hymunet.evaluation.miss_rates import MissRates
 from hymunet.metrics.overlap import Counts, dice, precision
 from hymunet.metrics.risk_control import LOSS, cases_needed
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.inference.predictor import Predictor
@@ -103,14 +104,15 @@ def risk_notes(risk: Mapping[str, Any]) -> list[str]:
     if risk["n"] < FEW * risk["needed"]:
         allowed = max(0.0, (risk["miss_rate"] * (risk["n"] + 1) - 1) / risk["n"])
         notes.append(
-            f"{risk['n']} cases are few for {100 * risk['miss_rate']:g} %: to be safe, they may "
-            f"miss {allowed:.1%} themselves; more cases give a higher threshold"
+            f"{plural(risk['n'], 'case is', 'cases are')} few for {100 * risk['miss_rate']:g} %: "
+            f"to be safe, they may miss {allowed:.1%} themselves; more cases give a higher "
+            "threshold"
         )
     if empty := risk["without_structure"]:
         share = min(1.0, risk["miss_rate"] * risk["n"] / (risk["n"] - empty))
         notes.append(
-            f"{empty} of {risk['n']} cases hold no {risk['structure']} and count as missing "
-            f"nothing: in those that hold it up to {share:.1%} may be missed on average"
+            f"{empty} of {plural(risk['n'], 'case')} without any {risk['structure']}, counted as "
+            f"missing nothing: in those that hold it up to {share:.1%} may be missed on average"
         )
     return notes
 

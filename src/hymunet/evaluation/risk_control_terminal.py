@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hymunet.evaluation.formatting import format_interval, format_value
 from hymunet.evaluation.robustness_terminal import format_change, format_change_interval
 from hymunet.network.promise import threshold_text
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.evaluation.calibrate import Calibration
@@ -21,7 +22,7 @@ def print_risk(result: "Calibration") -> None:
     from rich.table import Table
 
     console, summary, risk = Console(), result.summary, result.summary["risk_control"]
-    title = f"{summary['data']}: {risk['structure']}, {risk['n']} cases, one a group"
+    title = f"{summary['data']}: {risk['structure']}, {plural(risk['n'], 'case')}, one a group"
     title += ", with test-time augmentation" if summary["tta"] else ""
     chosen = threshold_text(risk["threshold"])
     table = Table(title=escape(title), title_justify="left", box=SIMPLE)
@@ -53,9 +54,9 @@ def _lines(risk: Mapping[str, Any], chosen: str) -> list[str]:
         f"at most {100 * rate:g} % of the {risk['structure']} is missed on average",
         f"missed here {achieved:.4f} ({format_interval(own, 'dice')}); bound "
         f"({n} x {achieved:.4f} + 1) / {n + 1} = {risk['bound']:.4f}, at most {rate:g}; "
-        f"{risk['needed']} cases are the fewest",
-        f"more than {100 * rate:g} % is missed in {risk['above']} of these {n} cases, in the worst "
-        f"one {100 * risk['worst']:.3g} %",
+        f"{plural(risk['needed'], 'case is', 'cases are')} the fewest",
+        f"more than {100 * rate:g} % is missed in {risk['above']} of these {plural(n, 'case')}, in "
+        f"the worst one {100 * risk['worst']:.3g} %",
         f"it is {risk['marginal']}",
         f"it assumes: {risk['assumes']}",
     ]

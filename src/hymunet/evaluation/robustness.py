@@ -26,6 +26,7 @@ from hymunet.evaluation.truth import Truth, find_cases
 from hymunet.extras import require
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.overlap import count, dice, iou
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.inference.predictor import Predictor
@@ -184,7 +185,7 @@ def _score_all(
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     channels, num_labels = predictor.config.in_channels, len(predictor.classes) + 1
-    label = f"scoring {len(cases)} cases, each {len(corruptions) + 1} times"
+    label = f"scoring {plural(len(cases), 'case')}, each {len(corruptions) + 1} times"
     for case, truth in held_out(cases, channels, num_labels, known, seen, force, label):
         clean: list[dict[str, Any]] = []
         for corruption in (None, *corruptions):
@@ -217,8 +218,8 @@ def _score(sample: Sample, predicted: np.ndarray, predictor: "Predictor") -> lis
 
 def _notes(summary: Mapping[str, Any], corruptions: Sequence[Corruption]) -> list[str]:
     notes = [
-        f"{entry['corruption']} moves the truth of {entry['emptied']} cases out of the frame; they "
-        "are scored as cases without a structure"
+        f"{entry['corruption']} moves the truth of {plural(entry['emptied'], 'case')} out of the "
+        "frame; scored as without a structure"
         for entry in summary["corruptions"]
         if entry["emptied"]
     ]

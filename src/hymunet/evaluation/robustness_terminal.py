@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hymunet.evaluation.formatting import format_interval, format_value
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.evaluation.robustness import Robustness
@@ -43,7 +44,7 @@ def print_table(result: "Robustness") -> None:
     from rich.table import Table
 
     console, summary = Console(), result.summary
-    title = f"{summary['data']}: {summary['n']} cases"
+    title = f"{summary['data']}: {plural(summary['n'], 'case')}"
     title += ", mean of structures" if len(summary["classes"]) > 1 else ""
     title += ", with test-time augmentation" if summary["tta"] else ""
     title += "; TRAINED ON some of them" if summary["forced"] else ""

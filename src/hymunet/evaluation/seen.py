@@ -9,6 +9,7 @@ from hymunet.data.case_hash import case_hash, fingerprints
 from hymunet.data.image_io import Image
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+from hymunet.wording import some_of
 
 FORCED = "FORCED"
 OPTIMISTIC = "these cases chose the epoch: optimistic"
@@ -59,16 +60,21 @@ class KnownCases:
         count = Counter(seen.values())
         if trained := count["train"]:
             notes.append(
-                f"{FORCED}: {trained} of {len(seen)} cases were trained on; "
+                f"{FORCED}: {some_of(trained, len(seen), 'case', ('was', 'were'))} trained on; "
                 "these numbers do not show how the model does on new images"
             )
         if chose := count["threshold"]:
-            notes.append(f"{chose} of {len(seen)} cases are known to the model; {CUT}")
+            notes.append(
+                f"{some_of(chose, len(seen), 'case', ('is', 'are'))} known to the model; {CUT}"
+            )
         if chose := count["postprocess"]:
-            notes.append(f"{chose} of {len(seen)} cases are known to the model; {CLEANED}")
+            notes.append(
+                f"{some_of(chose, len(seen), 'case', ('is', 'are'))} known to the model; {CLEANED}"
+            )
         if met := count["val"]:
             consequence = OPTIMISTIC if self.val_chose else WATCHED
-            notes.append(f"{met} of {len(seen)} cases were in the validation part; {consequence}")
+            met_text = some_of(met, len(seen), "case", ("was", "were"))
+            notes.append(f"{met_text} in the validation part; {consequence}")
         return notes
 
 
@@ -100,9 +106,9 @@ def refusal(seen: Mapping[str, str]) -> HyMUNetError:
     """The error that names every case that was trained on; `seen` holds each case's part."""
     trained: Sequence[str] = sorted(name for name, part in seen.items() if part == "train")
     return HyMUNetError(
-        f"{len(trained)} of {len(seen)} cases were trained on: {listed(trained)}; "
-        "their scores say nothing about new images. Name the held-out part (--split test), "
-        "or add --force to score them all the same"
+        f"{some_of(len(trained), len(seen), 'case', ('was', 'were'))} trained on: "
+        f"{listed(trained)}; their scores say nothing about new images. Name the held-out part "
+        "(--split test), or add --force to score them all the same"
     )
 
 
@@ -110,10 +116,10 @@ def chose_refusal(seen: Mapping[str, str]) -> HyMUNetError:
     """The error that names every case that chose the model's epoch, where nothing may have."""
     chose = sorted(name for name, part in seen.items() if part == "val")
     return HyMUNetError(
-        f"{len(chose)} of {len(seen)} cases were in the validation part, which chose this model's "
-        f"epoch (or its file does not say that it did not): {listed(chose)}; what is new is not "
-        "like them, so they cannot set a miss rate. Name cases that chose nothing (--split test, "
-        "other data), or train with --select last"
+        f"{some_of(len(chose), len(seen), 'case', ('was', 'were'))} in the validation part, which "
+        f"chose this model's epoch (or its file does not say that it did not): {listed(chose)}; "
+        "what is new is not like them, so they cannot set a miss rate. Name cases that chose "
+        "nothing (--split test, other data), or train with --select last"
     )
 
 

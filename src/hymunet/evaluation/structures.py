@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from hymunet.data.case import Case, Dataset
+from hymunet.data.label_scheme import unnamed
 from hymunet.data.mask_reading import read_stored_mask
 from hymunet.data.masks_io import class_indices, histogram, listed, whole_numbers
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 MOST_VALUES = 32  # in masks that nobody described; an image or a count of cells has more
 
@@ -63,12 +65,13 @@ def structures_of(dataset: Dataset, num_labels: int | None = None) -> Structures
     if num_labels is None:
         return _shown(dataset)
     if num_labels == 2 and names is None:
-        return Structures(["foreground"])
-    classes = [(names or {}).get(index, f"class {index}") for index in range(1, num_labels)]
+        return Structures(unnamed(1))
+    own = enumerate(unnamed(num_labels - 1), start=1)
+    classes = [(names or {}).get(index, name) for index, name in own]
     if names is None:
         return Structures(classes)
     note = (
-        f"--num-labels says {num_labels - 1} structures, the data {len(names)} "
+        f"--num-labels says {plural(num_labels - 1, 'structure')}, the data {len(names)} "
         f"({listed(names.values())}); scored as --num-labels says"
     )
     return Structures(classes, None, (note,))
@@ -80,7 +83,7 @@ def _shown(dataset: Dataset) -> Structures:
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         seen = list(pool.map(_look, labelled))
     if all(binary for binary, _ in seen):
-        return Structures(["foreground"])
+        return Structures(unnamed(1))
     found = sorted(set().union(*(values for _, values in seen)) | {0})
     if found[0] < 0 or found[-1] > 255 or len(found) > MOST_VALUES:
         raise HyMUNetError(

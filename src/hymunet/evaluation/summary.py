@@ -10,6 +10,7 @@ from hymunet.evaluation.strata import STRATA, STRATA_METRICS, add_bands, members
 from hymunet.evaluation.tables import mean_of
 from hymunet.metrics.case import METRICS
 from hymunet.metrics.statistics import pooled
+from hymunet.wording import plural
 
 FEW_GROUPS = 30  # below it a percentile bootstrap covers the mean less often than it says
 
@@ -94,8 +95,8 @@ def few_groups_notes(groups: int) -> list[str]:
     if not 1 < groups < FEW_GROUPS:
         return []
     return [
-        f"{groups} independent cases are few: bootstrap intervals from fewer than {FEW_GROUPS} are "
-        "too narrow"
+        f"{plural(groups, 'independent case')} are few: bootstrap intervals from fewer than "
+        f"{FEW_GROUPS} are too narrow"
     ]
 
 

@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING
 
 from hymunet.evaluation.formatting import HEADLINE, format_interval, format_value, unit_of
+from hymunet.evaluation.summary import few_groups_notes
 from hymunet.metrics.case import METRICS
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,21 +18,23 @@ if TYPE_CHECKING:
 
 def print_tables(evaluation: "Evaluation") -> None:
     """Prints the averages by class, the strata's Dice and the notes to the terminal."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console, summary = Console(), evaluation.summary
+    few = few_groups_notes(summary["groups"])
     for name, entry in summary["classes"].items():
-        title = f"{summary['data']}: {name}, {entry['n']} cases"
+        title = f"{summary['data']}: {name}, {plural(entry['n'], 'case')}"
         if summary["trained_on"]:
             title += f" - {summary['trained_on']} of them TRAINED ON"
         if summary["chose_the_epoch"]:
             title += f" - {summary['chose_the_epoch']} of them chose the epoch: optimistic"
         if summary["watched"]:
             title += f" - {summary['watched']} of them watched during training, chose nothing"
-        table = Table(title=escape(title), title_justify="left")
-        table.add_column("metric")
+        table = Table(title=escape(title), title_justify="left", box=SIMPLE)  # 80 columns hold it
+        table.add_column("metric", no_wrap=True)
         for heading in ("per-image mean", "95 % interval", "without empties", "pooled"):
             table.add_column(heading, justify="right")
         for metric, mean in entry["per_image"].items():
@@ -46,12 +50,15 @@ def print_tables(evaluation: "Evaluation") -> None:
         found = [f"{len(ids)} {kind.replace('_', ' ')}" for kind, ids in entry["failures"].items()]
         console.print(
             f"  {', '.join(found)}; 'without empties' is the mean over the "
-            f"{entry['n_without_empty']} cases where both masks hold something\n",
+            f"{plural(entry['n_without_empty'], 'case')} where both masks hold something",
             highlight=False,
         )
+        for note in few:  # beside the averages that it is about
+            console.print(f"  {note}", style="yellow", highlight=False)
+        console.print()
     if "folds" in summary:
         console.print(_folds_table(summary))
-    for note in evaluation.notes:
+    for note in (note for note in evaluation.notes if note not in few):
         console.print(f"  note: {escape(note)}", highlight=False)
     if evaluation.report is not None:
         console.print(f"  report: {escape(str(evaluation.report))}", highlight=False)
@@ -59,10 +66,11 @@ def print_tables(evaluation: "Evaluation") -> None:
 
 def _folds_table(summary: "Mapping[str, Any]") -> "Table":
     """A line a fold of a cross-validation, then their mean and standard deviation."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
     names = [name for name in HEADLINE if name in summary["over_folds"]["mean"]]
-    table = Table(title="by fold: means over images", title_justify="left")
+    table = Table(title="by fold: means over images", title_justify="left", box=SIMPLE)
     for heading in ("fold", "cases", "best epoch", "val Dice"):
         table.add_column(heading, justify="right")
     for name in names:

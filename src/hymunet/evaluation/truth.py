@@ -14,6 +14,7 @@ from hymunet.data.masks_io import is_volume, listed
 from hymunet.data.splits import PARTS, Split, load_split, read_split
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.sources import case_name, find_run, is_mask_folder, mask_files
+from hymunet.wording import plural
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,13 @@ def _labelled(dataset: Dataset) -> tuple[list[Case], list[str]]:
     cases = [case for case in dataset.cases if case.label is not None]
     if not cases:
         raise HyMUNetError(
-            f"none of the {len(dataset.cases)} cases of {dataset.root} has a reference mask; "
-            "an evaluation needs them"
+            f"no case of {dataset.root} has a reference mask "
+            f"({plural(len(dataset.cases), 'case')}); an evaluation needs them"
         )
     left = len(dataset.cases) - len(cases)
-    return cases, [f"{left} cases without a reference mask were left out"] if left else []
+    return cases, [
+        f"{plural(left, 'case')} without a reference mask {'was' if left == 1 else 'were'} left out"
+    ] if left else []
 
 
 def _choose(
@@ -160,12 +163,12 @@ def _choose(
     wanted = {name for name, part in table.items() if part == split}
     if wanted - known:
         raise HyMUNetError(
-            f"{origin} puts {len(wanted)} cases into {split}, but {len(wanted - known)} of them "
-            f"are not in {dataset.root} or have no mask: {listed(sorted(wanted - known))}"
+            f"{origin} puts {plural(len(wanted), 'case')} into {split}, but {len(wanted - known)} "
+            f"of them are not in {dataset.root} or have no mask: {listed(sorted(wanted - known))}"
         )
     if not wanted:
         raise HyMUNetError(f"{origin} puts no case into {split}; choose another part")
-    note = f"{len(wanted)} of {len(known)} cases: the part {split} of {origin}"
+    note = f"{len(wanted)} of {plural(len(known), 'case')}: the part {split} of {origin}"
     return [case for case in cases if case.id in wanted], [note]
 
 

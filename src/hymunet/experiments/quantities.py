@@ -1,6 +1,7 @@
 """How times, bytes and counts are written for people: three digits and a unit."""
 
-_BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+from hymunet.wording import memory_text
+
 _COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -13,12 +14,7 @@ def duration(seconds: float | None) -> str:
 
 def binary(size: float | None) -> str:
     """Bytes with a binary unit; – for nothing."""
-    if size is None:
-        return "–"
-    for factor, unit in _BYTES:
-        if abs(size) >= factor:
-            return _three(size / factor, unit)
-    return f"{size:.0f} B"
+    return "–" if size is None else memory_text(int(size))
 
 
 def amount(number: float | None) -> str:

@@ -4,12 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from hymunet.wording import plural
+
 
 def describe_model(info: Mapping[str, Any]) -> list[str]:
     """Two lines on what a model is for and under which terms, to be printed wherever it is used."""
     training = info.get("training", {})
     cases = len(info.get("cases", {}).get("train", []))
-    trained = f"trained on {training.get('data', 'unknown data')} ({cases} cases)"
+    trained = f"trained on {training.get('data', 'unknown data')} ({plural(cases, 'case')})"
     domain = info.get("domain")
     licence = info.get("licence") or "not stated: that of its training data applies"
     if forbids_commerce(licence):

@@ -19,6 +19,9 @@ from hymunet.inference.outputs import (
     targets_of,
     write_prediction,
 )
+from hymunet.wording import plural, shortened
+
+MOST_SUSPECTS = 5  # named in the terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +37,13 @@ class PredictReport:
         written: Mask files, in input order.
         failed: Input -> reason.
         measurements: A row an input and class.
+        suspects: Input -> why its mask should be looked at; they are among those written.
     """
 
     written: list[Path] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     measurements: list[dict[str, Any]] = field(default_factory=list)
+    suspects: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -125,8 +130,8 @@ def predict(
         say(console, f"masks hold the values of the model's data: {listed(values, 20)}")
     if others := find_others(inputs):
         notes.append(
-            f"{len(others)} files or linked folders are no images by their names and were "
-            f"passed over: {listed(path.name for path in others)}"
+            f"{plural(len(others), 'file or linked folder', 'files or linked folders')} passed "
+            f"over, no images by their names: {listed(path.name for path in others)}"
         )
     for note in notes:
         say(console, f"note: {note}")
@@ -148,11 +153,14 @@ def predict(
             report.written.append(files.mask)
             for row in prediction.measurements:
                 report.measurements.append({"image": case.label, "mask": str(files.mask), **row})
+            if why := suspicion(float((prediction.mask > 0).mean())):
+                report.suspects[case.label] = why
             del prediction  # or the next volume would find this one still in memory
     write_text(output / "measurements.csv", as_csv(report.measurements))
     summary = {
         "measurements": report.measurements,
         "failed": report.failed,
+        "suspects": report.suspects,
         "model": names[0] if len(names) == 1 else names,
         "licence": predictor.info.get("licence"),
         "domain": predictor.info.get("domain"),
@@ -167,6 +175,18 @@ def predict(
     else:
         _print(report, len(cases), output, console)
     return report
+
+
+def suspicion(share: float) -> str | None:
+    """Why a mask that covers `share` of its image should be looked at, as `verify` does with
+    reference masks; None: nothing is odd."""
+    from hymunet.data.verify_masks import NEARLY_FULL
+
+    if share == 0:
+        return "the mask is empty"
+    if share >= NEARLY_FULL:
+        return f"the mask covers {share:.1%} of the image"
+    return None
 
 
 def _names(models: Sequence[Path]) -> list[str]:
@@ -221,7 +241,7 @@ def _progress(
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        bar = progress.add_task(f"segmenting {total} images", total=total)
+        bar = progress.add_task(f"segmenting {plural(total, 'image')}", total=total)
         done = 0
 
         def advance() -> None:
@@ -278,17 +298,38 @@ def _print(report: PredictReport, total: int, output: Path, console: Console) ->
         count = f"{row['area_px']:,} px" if flat else f"{row['volume_voxels']:,} voxels"
         area = count if millimetres is None else f"{millimetres:,.1f} {unit}"
         # names may hold brackets, which rich would take for its markup
-        name, structure = escape(Path(row["image"]).name), escape(row["class"])
+        name, structure = escape(shortened(Path(row["image"]).name, 30)), escape(row["class"])
         table.add_row(name, structure, area, f"{row['fraction']:.1%}", str(row["parts"]))
     console.print(table)
     if len(report.measurements) > 12:
-        console.print(f"... {len(report.measurements) - 12} more rows in measurements.csv")
+        rows = plural(len(report.measurements) - 12, "more row", "more rows")
+        console.print(f"... {rows} in measurements.csv", highlight=False)
+    _print_suspects(report, console)
     say(
         console,
-        f"{len(report.written)} of {total} images segmented into {output} "
+        f"{len(report.written)} of {plural(total, 'image')} segmented into {output} "
         "(masks, measurements.csv, measurements.json)",
     )
     if report.failed:
         say(console, f"{len(report.failed)} failed:", "red")
         for name, reason in report.failed.items():
             say(console, f"  {name}: {reason}")
+
+
+def _print_suspects(report: PredictReport, console: Console) -> None:
+    """Masks to look at: the first few by name, then how many there are."""
+    from hymunet.data.verify_masks import NEARLY_FULL
+
+    for name, why in list(report.suspects.items())[:MOST_SUSPECTS]:
+        say(console, f"note: {name}: {why}")
+    if report.suspects:
+        empty = sum(why == suspicion(0) for why in report.suspects.values())
+        full = len(report.suspects) - empty
+        said = (f"{empty} empty", f"{full} over {NEARLY_FULL:.0%} or more of the image")
+        found = " and ".join(text for text, n in zip(said, (empty, full), strict=True) if n)
+        say(
+            console,
+            f"note: {plural(len(report.suspects), 'mask')} of {len(report.written)} to look at: "
+            f"{found}; right where nothing or nothing else is to be seen, else images unlike those "
+            "that the model learnt from (all by name: suspects in measurements.json)",
+        )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hymunet.data.image_io import Image, read_image
+from hymunet.data.label_scheme import unnamed
 from hymunet.errors import HyMUNetError, NonFiniteError
 from hymunet.inference.augmented import mean_over_symmetries
 from hymunet.inference.ensemble import Member, Shares, check_alike, joined_info, load_members
@@ -18,6 +19,7 @@ from hymunet.inference.measurements import measure
 from hymunet.inference.postprocess import Postprocess
 from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.segmenter import Segmenter
+from hymunet.wording import plural
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,10 @@ class Predictor:
                 f"the threshold must lie between 0 and 1, both excluded, not {threshold}"
             )
         structures = self.config.num_labels - 1
-        self.classes: list[str] = self.info.get("classes") or (
-            ["foreground"] if structures == 1 else [f"class {i + 1}" for i in range(structures)]
-        )
+        self.classes: list[str] = self.info.get("classes") or unnamed(structures)
         if len(self.classes) != structures:
             raise HyMUNetError(
-                f"the model separates {structures} structures, but its metadata name "
+                f"the model separates {plural(structures, 'structure')}, but its metadata name "
                 f"{len(self.classes)} ({', '.join(self.classes)}); name each but the background"
             )
         self.postprocess = Postprocess.from_dict(
@@ -238,8 +238,8 @@ class Predictor:
             last = pixels.ndim == self.config.spatial_dims + 1 and pixels.shape[-1] == channels
             hint = "; its channels are last: use np.moveaxis(image, -1, 0)" if last else ""
             raise HyMUNetError(
-                f"this model reads {channels} channels of {self.config.spatial_dims}-D images, "
-                f"(channels, {axes}), but the image's shape is {pixels.shape}{hint}"
+                f"this model reads {plural(channels, 'channel')} of {self.config.spatial_dims}-D "
+                f"images, (channels, {axes}), but the image's shape is {pixels.shape}{hint}"
             )
         if pixels.size == 0:
             raise HyMUNetError(f"the image has shape {pixels.shape}: there is nothing in it")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 # a plain folder, whether the package is installed from a wheel or as an editable one
 WEIGHTS = Path(str(files("hymunet").joinpath("weights")))
@@ -107,39 +108,47 @@ def scored_on(score: dict[str, Any]) -> str:
     """`val, 399 cases, test-time augmentation`."""
     words = (
         score["split"],
-        f"{score['n']} cases",
+        f"{plural(score['n'], 'case')}",
         "test-time augmentation" if score["tta"] else "",
     )
     return ", ".join(filter(None, words))
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
+    """A block a model rather than a row: a table of them needs more than 80 columns."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     if not rows:
         console.print(f"there are no packaged models in {WEIGHTS}", highlight=False)
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("model", "size"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("for", "trained on", "licence", "per-image Dice"):
-        table.add_column(heading)
     for row in rows:
-        parameters = f"{row['parameters'] / 1e6:.2f} M\n" if row["parameters"] else ""
-        table.add_row(
-            row["name"],
-            f"{parameters}{row['megabytes']:.1f} MB",
-            "\n".join(filter(None, (row["domain"] or "–", row["promise"]))),
-            *(row[key] or "–" for key in ("data", "licence")),
-            "\n".join(f"{score_text(score, 'dice')}, {scored_on(score)}" for score in row["scores"])
-            or "–",
+        parameters = f"{row['parameters'] / 1e6:.2f} M parameters, " if row["parameters"] else ""
+        console.print(
+            Text(row["name"], style="bold") + Text(f"  {parameters}{row['megabytes']:.1f} MB")
         )
-    console.print(table)
+        facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        facts.add_column(no_wrap=True)
+        facts.add_column()
+        shown = [
+            ("for", row["domain"]),
+            ("trained on", row["data"]),
+            ("licence", row["licence"]),
+            ("threshold", row["promise"]),
+        ]
+        for number, score in enumerate(row["scores"]):
+            label = "" if number else "per-image Dice"
+            shown.append((label, f"{score_text(score, 'dice')}, {scored_on(score)}"))
+        for label, text in shown:
+            if text:
+                facts.add_row(f"  {label}", Text(text))
+        console.print(facts)
+        console.print()
     console.print(
         "Research use, not a medical device. hymunet predict PHOTOS/ --model "
         f"{rows[0]['name']} --output masks/; hymunet info {rows[0]['name']} tells more",
         highlight=False,
+        soft_wrap=True,
     )

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hymunet.wording import plural
+
 # what is done to a mask and leaves no pixel of a structure out that the threshold took in; the
 # operations are those of `hymunet.inference.postprocess`, and any other may take some away
 ONLY_ADDS = ("fill_holes",)
@@ -34,7 +36,9 @@ def promise_text(record: Mapping[str, Any]) -> str:
     """`on average at most 10 % of the lesion missed; set on 120 cases of ISIC 2018 Task 1, val`."""
     words = (record.get("data") or "unnamed data", record.get("split"))
     text = f"on average at most {100 * record['miss_rate']:g} % of the "
-    text += f"{record.get('structure') or 'structure'} missed; set on {record['n']} cases of "
+    text += (
+        f"{record.get('structure') or 'structure'} missed; set on {plural(record['n'], 'case')} of "
+    )
     text += ", ".join(filter(None, words))
     return text + (", with test-time augmentation" if record["tta"] else "")
 

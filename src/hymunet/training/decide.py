@@ -13,6 +13,7 @@ from hymunet.console import counted, say
 from hymunet.data.cache import default_cache_folder
 from hymunet.data.case import Dataset
 from hymunet.data.findings import Finding
+from hymunet.data.label_scheme import unnamed
 from hymunet.data.masks_io import listed
 from hymunet.data.splits import Split
 from hymunet.data.survey import CaseSurvey, survey
@@ -25,6 +26,7 @@ from hymunet.training.options import OPEN, TrainOptions
 from hymunet.training.planning.look import Origin
 from hymunet.training.planning.plan import Plan, Settings, make_plan, settle
 from hymunet.training.run_folder import RunFolder
+from hymunet.wording import shortened
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,15 @@ def decided(
     return Decision(settle(options, plan), plan, tuple(findings), rows, split)
 
 
+def network_sees(plan: Plan) -> str:
+    """In what pieces and of what size the network gets images, in words."""
+    if plan["patch_size"] is not None:
+        return f"windows of {' x '.join(map(str, plan['patch_size']))}"
+    if plan["image_size"] is not None:
+        return f"whole pictures at {plan['image_size']} x {plan['image_size']}"
+    return "whole pictures at their own size"
+
+
 def say_choices(plan: Plan, console: Console, but: Sequence[str] = ()) -> None:
     """What the plan chose, a line each, `but` what is still to be measured."""
     for choice in plan.choices:
@@ -140,9 +151,7 @@ def class_names(dataset: Dataset, settings: Settings) -> list[str]:
     names = dataset.label_names or {}
     if len(names) == settings.structures:
         return [names[index] for index in sorted(names)]
-    if settings.structures == 1:
-        return ["foreground"]
-    return [f"class {index + 1}" for index in range(settings.structures)]
+    return unnamed(settings.structures)
 
 
 def shown_value(value: object) -> str:
@@ -152,5 +161,5 @@ def shown_value(value: object) -> str:
 
 def _worded(finding: Finding) -> str:
     named = finding.cases and finding.check != "readable"  # its message names the file
-    cases = f" [{listed(finding.cases, 3)}]" if named else ""
+    cases = f" [{listed(map(shortened, finding.cases), 3)}]" if named else ""
     return f"{finding.check}: {finding.message}{cases}"

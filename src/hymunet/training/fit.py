@@ -39,6 +39,7 @@ from hymunet.training.recorder import Recorder
 from hymunet.training.run_config import run_settings
 from hymunet.training.run_folder import RunFolder, machine_facts
 from hymunet.training.trainer import interrupts_as_they_are, make_trainer
+from hymunet.wording import plural
 
 # below it networks of this kind tend to predict all or nothing, from scratch and from a model
 FEW_STEPS, FEW_MORE_STEPS = 300, 100
@@ -88,7 +89,7 @@ def fit(
     resuming = run.holds(run_settings(options, data, output, images, masks, split_file, named))
     found = len(dataset.cases)
     dataset, given = given_split(dataset, split_file, run.split if resuming else None)
-    say(console, f"{dataset.name}: {found} cases in {dataset.root}")
+    say(console, f"{dataset.name}: {plural(found, 'case')} in {dataset.root}")
     for note in dataset.notes:
         say(console, f"  {note}")
 

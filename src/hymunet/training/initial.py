@@ -20,6 +20,7 @@ from hymunet.network.segmenter import Segmenter
 from hymunet.training.options import TrainOptions, model_name
 from hymunet.training.planning.look import Origin
 from hymunet.training.planning.plan import Settings
+from hymunet.wording import plural
 
 _FIRST = "encoder.stem.layers.0.0.weight"  # the only weight that knows the image's channels
 _HEADS = ("head.", "aux_heads.")  # the only ones that know the classes
@@ -235,7 +236,9 @@ def _introduction(origin: dict[str, Any], config: HyMUNetConfig) -> list[str]:
     dims = "-".join(map(str, config.dims))
     lines = [f"starting from {origin['name']}: {config.stages}, {dims} channels"]
     if origin["cases"]:
-        lines.append(f"  trained on {origin['cases']} cases ({origin['data'] or 'not named'})")
+        lines.append(
+            f"  trained on {plural(origin['cases'], 'case')} ({origin['data'] or 'not named'})"
+        )
     else:
         lines.append("  it does not list its training cases: whether yours are among them is open")
     if origin["licence"]:

@@ -12,6 +12,7 @@ from hymunet.training.decide import Decision
 from hymunet.training.options import seconds_of
 from hymunet.training.planning.effort import passes
 from hymunet.training.planning.plan import Settings
+from hymunet.wording import memory_text
 
 
 def check_batch(
@@ -49,7 +50,7 @@ def in_memory(
     fits = batch_that_fits(planned, needed, free)
     if fits == planned:
         return decision
-    reason = f"{planned} would need {planned * needed / 2**30:.1f} GiB, over half of the memory"
+    reason = f"{planned} would need {memory_text(planned * needed)}, over half of what is free"
     say(console, f"  batch_size: {fits} ({reason})")
     decision = decision.but("batch_size", fits, reason)
     if not epochs_open:

@@ -31,6 +31,7 @@ from hymunet.metrics.shape import contrast
 from hymunet.training.dataset import CaseDataset, EpochSampler, PatchDataset
 from hymunet.training.options import TrainOptions
 from hymunet.training.planning.plan import Settings
+from hymunet.wording import plural
 
 
 def kind_of_images(case: Case) -> tuple[int, int, bool]:
@@ -55,7 +56,7 @@ def prepare(cases: Sequence[Case], cache: CaseCache, console: Console) -> list[C
         for note in fact.notes:
             notes[note] = notes.get(note, 0) + 1
     for note, count in sorted(notes.items(), key=lambda item: -item[1])[:5]:
-        say(console, f"  {count} files: {note}")
+        say(console, f"  {plural(count, 'file')}: {note}")
     return facts
 
 
@@ -83,7 +84,7 @@ def given_split(
                 f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
             )
         new = len(ids) - len(used)
-        notes = [f"{new} new cases are not used by this run"] * (new > 0)
+        notes = [f"{plural(new, 'case')} in no part of its split and not used"] * (new > 0)
         return _only(dataset, used), replace(split, notes=(*split.notes, *notes))
     if file is not None:
         split = read_split(file, ids)
@@ -144,7 +145,7 @@ def draw_split(
             (case, fact) for case, fact in zip(cases, facts, strict=True) if case.id not in test
         ]
         drawn = _drawn([c for c, _ in rest], [f for _, f in rest], seed, trained, (1 - val, val, 0))
-        note = f"the {len(test)} test cases as given; train and val drawn from the others"
+        note = f"the {plural(len(test), 'test case')} as given; train and val drawn from the others"
         return replace(drawn, test=tuple(sorted(test)), notes=(note, *drawn.notes))
     fractions = (1 - val - settings.test_share, val, settings.test_share)
     return _drawn(cases, facts, seed, trained, fractions)
@@ -157,7 +158,7 @@ def _drawn(
     trained: frozenset[str],
     fractions: tuple[float, float, float],
 ) -> Split:
-    groups = case_groups(cases)
+    groups = _surveyed_groups(cases, facts)
     met = {group for group, fact in zip(groups, facts, strict=True) if fact.sha256 in trained}
     old = [case.id for case, group in zip(cases, groups, strict=True) if group in met]
     new = [i for i, group in enumerate(groups) if group not in met]
@@ -176,7 +177,10 @@ def _drawn(
     )
     if not old:
         return split
-    note = f"{len(old)} cases that the model of --init was trained on were put into train"
+    were = "was" if len(old) == 1 else "were"
+    note = (
+        f"{plural(len(old), 'case')} that the model of --init was trained on {were} put into train"
+    )
     return replace(split, train=tuple(sorted((*split.train, *old))), notes=(*split.notes, note))
 
 
@@ -197,8 +201,9 @@ def refuse_known_cases(
     judging = {*split.val, *split.test}
     known = sorted(fact.id for fact in facts if fact.id in judging and fact.sha256 in trained)
     if known:
+        were = "was" if len(known) == 1 else "were"
         raise HyMUNetError(
-            f"{len(known)} of the {len(judging)} val and test cases were trained on by {model} "
+            f"{len(known)} of the {len(judging)} val and test cases {were} trained on by {model} "
             f"(--init): {listed(known)}; their scores would say nothing about new images. Put them "
             "into train by a split file (--split-file FILE)"
         )
@@ -213,6 +218,14 @@ def case_groups(cases: Sequence[Case]) -> list[str]:
     if any(is_volume(path) or (is_dicom(path) and is_dicom_volume(path)) for path in pictures):
         return [case.group or case.id for case in cases]
     clusters = near_duplicate_groups(hash_images(pictures))
+    return [case.group or f"cluster {c}" for case, c in zip(cases, clusters, strict=True)]
+
+
+def _surveyed_groups(cases: Sequence[Case], facts: Sequence[CaseSurvey]) -> list[str]:
+    """As `case_groups`, without reading the images again."""
+    if any(len(fact.size) == 3 for fact in facts):
+        return [case.group or case.id for case in cases]
+    clusters = near_duplicate_groups([fact.picture_hash for fact in facts])
     return [case.group or f"cluster {c}" for case, c in zip(cases, clusters, strict=True)]
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hymunet.console import say
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,7 @@ def choose_after_training(
             console,
             f"post-processing: {row['structure']}: {row['operation'].replace('_', ' ')}: "
             f"validation Dice {row['dice_before']:.4f} -> {row['dice_after']:.4f}, "
-            f"{row['cases_changed']} of {choice.n} cases changed",
+            f"{row['cases_changed']} of {plural(choice.n, 'case')} changed",
         )
     if not kept:
         say(console, "post-processing: none, since nothing surely raises validation Dice")

@@ -25,6 +25,7 @@ from hymunet.files import make_folder
 from hymunet.training.fit import FinishedRun, fit
 from hymunet.training.options import TrainOptions
 from hymunet.training.run_config import changed_options, run_settings, with_defaults
+from hymunet.wording import plural
 from hymunet.workflows.after_training import choose_after_training
 from hymunet.workflows.fold_drawing import draw_folds
 from hymunet.workflows.train import TrainResult
@@ -158,8 +159,8 @@ def _check_cases(path: Path, splits: Sequence[Split], dataset: Dataset) -> None:
     gone = {id_ for split in splits for id_ in (*split.train, *split.val, *split.test)} - ids
     if gone:
         raise HyMUNetError(
-            f"{len(gone)} cases of {path} are no longer in the data ({listed(sorted(gone))}); "
-            "restore them, or start anew in another --output"
+            f"{plural(len(gone), f'case of {path} is', f'cases of {path} are')} no longer in the "
+            f"data ({listed(sorted(gone))}); restore them, or start anew in another --output"
         )
 
 

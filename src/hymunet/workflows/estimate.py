@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hymunet.training.options import TrainOptions
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.data.case import Dataset
@@ -44,7 +45,7 @@ class Planned:
     def duration(self) -> str:
         """The same in words."""
         minutes = self.training_seconds / 60
-        return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        return plural(round(minutes), "minute") if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def measured(decision: "Decision", dataset: "Dataset", options: TrainOptions) -> Planned:

@@ -19,6 +19,7 @@ from hymunet.files import make_folder
 from hymunet.network.model_file import read_info
 from hymunet.training.loading import case_groups
 from hymunet.training.options import TrainOptions
+from hymunet.wording import plural
 
 
 def draw_folds(
@@ -49,7 +50,8 @@ def draw_folds(
     problems = [f"{row.id}: {row.problem}" for row in rows if row.problem is not None]
     if problems:
         raise HyMUNetError(
-            f"{len(problems)} of {len(rows)} cases cannot be used:\n  " + "\n  ".join(problems[:10])
+            f"{len(problems)} of {plural(len(rows), 'case')} cannot be used:\n  "
+            + "\n  ".join(problems[:10])
         )
     prints = [row.sha256 for row in rows]
     groups = join_copies(case_groups(cases), prints)
@@ -60,8 +62,8 @@ def draw_folds(
     old = [case.id for case, group in zip(cases, groups, strict=True) if group in met]
     if old:
         note = (
-            f"{len(old)} cases that the model of --init was trained on (or their near-duplicates) "
-            "are in train of every fold and are not scored"
+            f"{plural(len(old), 'case')} that the model of --init was trained on (or "
+            "near-duplicates): in train of every fold, not scored"
         )
         say(console, note)
         notes.append(note)
@@ -94,9 +96,9 @@ def _pool(dataset: Dataset, split_file: Path | None) -> tuple[set[str], list[str
         return ids, []
     notes = [f"train and val of {where} are cross-validated over together"]
     if test:
-        notes.append(f"its test part, {test} cases, is left untouched")
+        notes.append(f"its test part, {plural(test, 'case')}, is left untouched")
     if left := len(ids) - len(pool) - test:
-        notes.append(f"{left} cases are in no part of it and not used")
+        notes.append(f"{plural(left, 'case')} in no part of it and not used")
     return pool, notes
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hymunet.training.options import TrainOptions
+from hymunet.wording import memory_text, plural
 from hymunet.workflows.estimate import Planned, measured
 
 if TYPE_CHECKING:
@@ -73,14 +74,14 @@ def _print(console: "Console", dataset: "Dataset", planned: Planned) -> None:
     for choice in planned.plan.choices:
         value = "-" if choice.value is None else shown_value(choice.value)
         table.add_row(choice.name, Text(value, style="bold"), Text(choice.reason))
-    console.print(Text(f"{dataset.name}: {len(dataset.cases)} cases in {dataset.root}"))
+    console.print(Text(f"{dataset.name}: {plural(len(dataset.cases), 'case')} in {dataset.root}"))
     console.print(table)
-    free = "" if planned.free is None else f" of {planned.free / 2**30:.1f} GiB that are free"
+    free = "" if planned.free is None else f" of {memory_text(planned.free)} that are free"
     console.print(
         Text(
             f"\n{planned.parameters:,} parameters; a batch needs about "
-            f"{planned.memory / 2**30:.2f} GiB{free}; a step takes {planned.seconds:.2f} s here, "
-            f"so {planned.steps:,} steps take about {planned.duration}. "
+            f"{memory_text(planned.memory)}{free}; a step takes {planned.seconds:.2f} s here, "
+            f"so {plural(planned.steps, 'step takes', 'steps take')} about {planned.duration}. "
             "Give any setting as an option of train to have it otherwise."
         )
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hymunet.wording import plural
 from hymunet.workflows.protocols import PROTOCOLS, Protocol, ProtocolName
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _draw(path: Path, data: Path, protocol: str, seed: int, console: "Console") 
     from hymunet.workflows.protocols import protocol_split
 
     found = find_dataset(data)
-    say(console, f"{found.name}: {len(found.cases)} cases; drawing the split")
+    say(console, f"{found.name}: {plural(len(found.cases), 'case')}; drawing the split")
     by_id = {case.id: case for case in found.cases}
 
     def look_at(ids: Sequence[str]) -> tuple[list[str], list[float]]:

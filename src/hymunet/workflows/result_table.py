@@ -9,6 +9,7 @@ from hymunet.evaluation.summary import headline_means
 from hymunet.evaluation.tables import as_json
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
+from hymunet.wording import plural
 
 RATIOS = ("dice", "iou", "precision", "recall", "thresholded_iou")
 LENGTHS = ("hd", "hd95")
@@ -75,8 +76,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
     notes = "".join(f"{source}: {note}. " for source, _, note in PRINTED)
     return (
         "\n".join(lines) + "\n\nPer-image means with 95 % bootstrap intervals over cases (over "
-        f"groups, where the data name them), {rows[0]['n']} cases; pooled: over all pixels. "
-        f"Protocol: {about}. {notes}\n"
+        f"groups, where the data name them), {plural(rows[0]['n'], 'case')}; pooled: over all "
+        f"pixels. Protocol: {about}. {notes}\n"
     )
 
 
@@ -88,29 +89,38 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], about: str) -> 
 
 def print_table(rows: Sequence[Mapping[str, Any]], about: str, json: bool = False) -> None:
     """Prints the table to the terminal, or as JSON."""
+    from rich.box import HORIZONTALS
     from rich.console import Console
     from rich.table import Table
 
     if json:
         print(_as_json(rows, about), end="")
         return
-    table = Table(title=f"{rows[0]['n']} cases: {about}", title_justify="left", show_lines=True)
-    table.add_column("metric")
-    for row in rows:
-        table.add_column(row["model"] + (" + TTA" if row["tta"] else ""), justify="right")
-    for source, _, _ in PRINTED:
-        table.add_column(source.replace(", ", "\n") + "\nas printed", justify="right")
-    unit = rows[0]["length_unit"] or "own units"
-    for metric in (*RATIOS, *LENGTHS):
-        label = METRICS[metric].label + (f" ({unit})" if metric in LENGTHS else "")
-        cells = [_stacked(row["per_image"][metric], metric) for row in rows]
-        table.add_row(label, *cells, *(_printed(values, metric) for _, values, _ in PRINTED))
-    for metric in POOLED:
-        cells = [f"{row['pooled'][metric]:.4f}" for row in rows]
-        printed = [_printed(values, f"pooled_{metric}") for _, values, _ in PRINTED]
-        table.add_row(f"pooled {METRICS[metric].label}", *cells, *printed)
     console = Console()
-    console.print(table)
+    console.print(f"{plural(rows[0]['n'], 'case')}: {about}", highlight=False)
+    unit = rows[0]["length_unit"] or "own units"
+    units = dict.fromkeys(LENGTHS, f"\n({unit})")
+    # two tables of six and five columns: 80 columns of a terminal hold no more
+    for metrics, pooled in ((RATIOS[:3], POOLED), (RATIOS[3:] + LENGTHS, ())):
+        table = Table(box=HORIZONTALS, pad_edge=False, show_lines=True)
+        table.add_column("per-image means", no_wrap=True)
+        for metric in metrics:
+            heading = METRICS[metric].label.replace(" ", "\n") + units.get(metric, "")
+            table.add_column(heading, justify="right", no_wrap=True)
+        for metric in pooled:
+            table.add_column(f"pooled\n{METRICS[metric].label}", justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(
+                row["model"] + ("\n+ TTA" if row["tta"] else ""),
+                *(_stacked(row["per_image"][metric], metric) for metric in metrics),
+                *(f"{row['pooled'][metric]:.4f}" for metric in pooled),
+            )
+        for source, values, _ in PRINTED:
+            keys = (*metrics, *(f"pooled_{metric}" for metric in pooled))
+            if any(key in values for key in keys):
+                cells = (_printed(values, key) for key in keys)
+                table.add_row(source.replace(", ", "\n") + "\nas printed", *cells)
+        console.print(table)
     for source, _, note in PRINTED:
         console.print(f"  {source}: {note}", highlight=False)
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hymunet.data.label_scheme import unnamed
 from hymunet.data.splits import PARTS, Split, load_split
 from hymunet.errors import HyMUNetError
 from hymunet.files import replacing
@@ -76,7 +77,7 @@ def ship(
     training = info.get("training") or {}
     inherited = DATA_SETS.get(training.get("data", ""), {})
     # no licence and no name for the structure: what says nothing gives way
-    silent = (None, ["foreground"])
+    silent = (None, unnamed(1))
     info |= {key: value for key, value in inherited.items() if info.get(key) in silent}
     info |= about or {}
     if inherited and info["licence"] != inherited["licence"] and "licence" not in (about or {}):

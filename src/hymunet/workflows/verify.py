@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hymunet.wording import memory_text, plural, shortened
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,6 +27,8 @@ class Verification:
         findings: Errors, warnings and notes, in this order.
         report: The HTML page.
         training: What a training would take here; None where errors stand in its way.
+        structures: How many structures were asked for; None: what the data say.
+        obstacle: Why no split can be drawn, where `train` would need one.
     """
 
     dataset: "Dataset"
@@ -32,6 +36,8 @@ class Verification:
     findings: "Sequence[Finding]"
     report: Path
     training: "Planned | None" = None
+    structures: int | None = None
+    obstacle: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -78,9 +84,11 @@ def verify(
     from hymunet.data.groups import grouped_by_name
     from hymunet.data.survey import survey
     from hymunet.data.verify import verify as check
+    from hymunet.errors import HyMUNetError
     from hymunet.extras import require
     from hymunet.files import make_folder
     from hymunet.training.decide import decided
+    from hymunet.training.loading import draw_split, given_split, test_part
     from hymunet.training.options import TrainOptions
     from hymunet.workflows.estimate import measured
     from hymunet.workflows.verify_page import write_page
@@ -92,11 +100,21 @@ def verify(
         rows = survey(dataset, make_folder(default_cache_folder() / "survey"), advance)
     findings = check(dataset, rows, structures)
     folder = make_folder(Path(output or f"runs/verify-{dataset.root.name or 'data'}"))
-    training = None
+    training, obstacle = None, None
     if not any(finding.level == "error" for finding in findings):
-        options = TrainOptions(structures=structures)
-        training = measured(decided(dataset, rows, findings, options), dataset, options)
-    result = Verification(dataset, rows, findings, folder / "verify.html", training)
+        options = TrainOptions(structures=structures, groups=groups)
+        try:
+            split = given_split(dataset, None, None)[1]
+            split = split or draw_split(
+                dataset.cases, rows, options, frozenset(), test_part(dataset)
+            )
+        except HyMUNetError as error:  # a split file or folds may do what no drawing can
+            obstacle = str(error)
+        else:
+            decision = decided(dataset, rows, findings, options, split=split)
+            training = measured(decision, dataset, options)
+    page = folder / "verify.html"
+    result = Verification(dataset, rows, findings, page, training, structures, obstacle)
     write_page(result.report, result)
     if json:
         print_json(result)
@@ -113,6 +131,7 @@ def print_json(result: Verification) -> None:
         "dataset": result.dataset.name,
         "root": str(result.dataset.root),
         "cases": len(result.rows),
+        "read_as": list(result.dataset.notes),
         "facts": dict(facts(result)),
         "findings": [asdict(finding) for finding in result.findings],
         "report": str(result.report),
@@ -123,26 +142,32 @@ def print_json(result: Verification) -> None:
 def facts(result: Verification) -> list[tuple[str, str]]:
     """What kind of data this is and what a training would take, in (what, how much) pairs; cases
     that cannot be read left out."""
-    table = _facts(result.dataset, result.rows)
+    from hymunet.training.decide import network_sees
+
+    table = _facts(result.dataset, result.rows, result.structures)
+    if result.obstacle is not None:
+        table.append(("training here", f"not without a split file: {result.obstacle}"))
     if (training := result.training) is not None:
         plan = training.plan
-        how = " x ".join(map(str, plan["patch_size"] or (plan["image_size"],) * 2))
-        free = "" if training.free is None else f" of {training.free / 2**30:.1f} free"
+        free = "" if training.free is None else f" of {memory_text(training.free)} free"
         table.append(
             (
                 "training here",
-                f"{plan['preset']} at {how}, batches of {plan['batch_size']}: "
-                f"{training.memory / 2**30:.2f} GiB{free}, {training.steps:,} steps in about "
+                f"{plan['preset']}, {network_sees(plan)}, batches of {plan['batch_size']}: "
+                f"{memory_text(training.memory)}{free}, {plural(training.steps, 'step')} in about "
                 f"{training.duration} (`hymunet plan` says why)",
             )
         )
     return table
 
 
-def _facts(dataset: "Dataset", rows: "Sequence[CaseSurvey]") -> list[tuple[str, str]]:
+def _facts(
+    dataset: "Dataset", rows: "Sequence[CaseSurvey]", structures: int | None
+) -> list[tuple[str, str]]:
     import numpy as np
 
     from hymunet.data.masks_io import listed
+    from hymunet.data.verify_masks import names_by_value
 
     usable = [row for row in rows if row.problem is None]
     table = [("layout", dataset.name), ("cases", f"{len(rows)}")]
@@ -158,10 +183,12 @@ def _facts(dataset: "Dataset", rows: "Sequence[CaseSurvey]") -> list[tuple[str, 
     groups = {row.group for row in usable if row.group is not None}
     if groups:
         table.append(("patients or groups", f"{len(groups)}"))
-    channels = listed(sorted({row.channels for row in usable}))
-    names = f": {', '.join(dataset.channel_names)}" if dataset.channel_names else ""
+    channels = sorted({row.channels for row in usable})
+    many = "channel" if channels == [1] else "channels"
+    kinds = listed(sorted({row.kind for row in usable}))
+    named = f": {', '.join(dataset.channel_names)}" if dataset.channel_names else ""
     table += [
-        ("images", f"{listed(sorted({row.kind for row in usable}))}, {channels} channels{names}"),
+        ("images", f"{kinds}, {listed(channels)} {many}{named}"),
         (
             "size",
             _range([row.size for row in usable], "px" if len(usable[0].size) == 2 else "voxels"),
@@ -169,7 +196,8 @@ def _facts(dataset: "Dataset", rows: "Sequence[CaseSurvey]") -> list[tuple[str, 
     ]
     spacings = [row.spacing_mm for row in usable if row.spacing_mm is not None]
     table.append(("spacing", _range(spacings, "mm") if spacings else "unknown"))
-    present = sorted({value for row in usable for value, _ in row.counts} - {0})
+    names = names_by_value(dataset, usable, structures)
+    present = sorted(names)
     for value in present[:12]:
         shares = [
             dict(row.counts)[value] / sum(n for _, n in row.counts)
@@ -177,12 +205,12 @@ def _facts(dataset: "Dataset", rows: "Sequence[CaseSurvey]") -> list[tuple[str, 
             if value in dict(row.counts)
         ]
         low, middle, high = np.percentile(shares, (5, 50, 95))
-        name = (dataset.label_names or {}).get(value, f"value {value}")
+        own = dataset.label_names is None and not names[value].endswith(f" {value}")
         table.append(
             (
-                name,
-                f"in {len(shares)} cases; {middle:.2%} of the frame (5 to 95 % of cases: {low:.2%} "
-                f"to {high:.2%})",
+                names[value],
+                f"{f'value {value} ' if own else ''}in {plural(len(shares), 'case')}; "
+                f"{middle:.2%} of the frame (5 to 95 % of cases: {low:.2%} to {high:.2%})",
             )
         )
     if len(present) > 12:
@@ -195,27 +223,27 @@ def print_findings(console: "Console", result: Verification) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from hymunet.console import say
     from hymunet.data.masks_io import listed
 
     about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for what, how in facts(result):
         about.add_row(Text(what, style="dim"), Text(how))
+    for number, note in enumerate(result.dataset.notes):  # no findings, so not called notes
+        about.add_row(Text("" if number else "read as", style="dim"), Text(note))
     console.print(about)
-    for note in result.dataset.notes:
-        console.print(Text(f"note: {note}", style="dim"))
     colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     for finding in result.findings:
         line = Text(f"\n{finding.level}: {finding.check}: ", style=colours[finding.level])
         line.append(finding.message, style="none")
         if finding.cases and finding.check != "readable":
-            line.append(f" [{listed(finding.cases, 3)}]", style="dim")
+            line.append(f" [{listed(map(shortened, finding.cases), 3)}]", style="dim")
         console.print(line)
-    tally: dict[str, Any] = {
-        level: sum(f.level == level for f in result.findings)
+    tally = (
+        plural(sum(f.level == level for f in result.findings), level)
         for level in ("error", "warning", "note")
-    }
-    said = ", ".join(f"{n} {level}{'' if n == 1 else 's'}" for level, n in tally.items())
-    console.print(Text(f"\n{said}. The suspects as pictures: {result.report}"))
+    )
+    say(console, f"\n{', '.join(tally)}. The suspects as pictures:\n{result.report}")
 
 
 def _range(sizes: "Sequence[tuple[float, ...]]", unit: str) -> str:

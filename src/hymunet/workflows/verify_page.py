@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hymunet.data.case_io import read_stored_case
+from hymunet.data.verify_masks import names_by_value
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.charts import Chart, histogram
 from hymunet.evaluation.page import render, style_sheet
@@ -62,12 +63,12 @@ def _charts(result: "Verification") -> list[Chart]:
     """How large the structures are, and how bright the images."""
     rows = [row for row in result.rows if row.problem is None]
     charts = []
-    values = sorted({value for row in rows for value, _ in row.counts} - {0})
-    for value in values[:MOST_CHARTS]:
+    names = names_by_value(result.dataset, rows, result.structures) if rows else {}
+    for value in sorted(names)[:MOST_CHARTS]:
         shares = [100 * dict(row.counts)[value] / sum(n for _, n in row.counts)
                   for row in rows if value in dict(row.counts)]  # fmt: skip
-        name = (result.dataset.label_names or {}).get(value, f"value {value}")
-        charts.append(histogram(shares, f"{name}: share of the frame", "%, logarithmic", log=True))
+        title = f"{names[value]}: share of the frame"
+        charts.append(histogram(shares, title, "%, logarithmic", log=True))
     if rows:
         means = [float(np.mean([one.mean for one in row.image])) for row in rows]
         charts.append(histogram(means, "Mean intensity of each image", "in the files' unit"))

@@ -209,3 +209,18 @@ def test_sizes_for_windows_and_for_squeezing_exclude_each_other():
 def test_smaller_batches_need_fewer_passes():
     assert passes(96, 8, False)[0] == 2 * passes(96, 4, False)[0]
     assert passes(96, 8, True)[0] < passes(96, 8, False)[0]
+
+
+def test_a_spacing_is_refused_where_pictures_are_seen_whole():
+    rows = [row(i, (400, 600)) for i in range(20)]
+    with pytest.raises(HyMUNetError, match=r"--spacing-mm 0.5 0.5 .* seen whole.*--resize window"):
+        plan_of(rows, TrainOptions(spacing_mm=(0.5, 0.5)))
+    windows = TrainOptions(spacing_mm=(0.5, 0.5), resize="window")
+    assert plan_of(rows, windows)["spacing_mm"] == (0.5, 0.5)
+
+
+def test_structures_without_names_are_called_as_everywhere():
+    one = plan_of([row(i) for i in range(3)]).to_json()["structures"]
+    assert one["reason"] == "the masks hold 0, 1: foreground"
+    several = plan_of([row(i, counts=((0, 9), (1, 3), (2, 1))) for i in range(3)])
+    assert several.to_json()["structures"]["reason"] == "the masks hold 0, 1, 2: class 1, class 2"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from hymunet.training.planning.look import Look
+from hymunet.wording import plural
 
 STEPS = 3000  # optimisation steps of a training from scratch when nobody says how long
 STEPS_FROM_MODEL = 1000
@@ -28,7 +29,10 @@ def patches(look: Look) -> tuple[int, str]:
         return 1, "whole images"
     share = float(np.prod(look.median_size()) / np.prod(patch))
     count = int(min(8, max(1, round(share))))
-    return count, f"an image holds {max(share, 1.0):.1f} windows"
+    return (
+        count,
+        f"an image holds {share:.1f} windows" if share > 1.05 else "an image holds 1 window",
+    )
 
 
 def epochs(look: Look) -> tuple[int, str]:
@@ -42,4 +46,4 @@ def passes(samples: int, batch_size: int, from_model: bool) -> tuple[int, str]:
     wanted = STEPS_FROM_MODEL if from_model else STEPS
     steps = max(1, samples // batch_size)
     count = int(min(500, max(10, math.ceil(wanted / steps))))
-    return count, f"{count} passes of {steps} steps, {count * steps} in all"
+    return count, f"{plural(count, 'pass')} of {plural(steps, 'step')}, {count * steps} in all"

@@ -85,8 +85,19 @@ def resize(look: Look) -> tuple[str, str]:
 
 
 def spacing_mm(look: Look) -> tuple[tuple[float, ...] | None, str]:
-    """Of the windows."""
+    """Of the windows.
+
+    Raises:
+        HyMUNetError: If one is given for images that are not read in windows.
+    """
     if look["resize"] != "window":
+        if (given := look.given.get("spacing_mm")) is not None:
+            shown = " ".join(f"{side:g}" for side in given)
+            raise HyMUNetError(
+                f"--spacing-mm {shown} resamples what is read in windows, but these pictures are "
+                f"seen whole, whatever their spacing (--resize {look['resize']}): leave it out, or "
+                "read them in windows (--resize window)"
+            )
         return None, "pictures are resized, whatever their spacing"
     if look.origin is not None and look.origin.preprocess is not None:
         return look.origin.preprocess.spacing_mm, f"as {look.origin.name} was trained"

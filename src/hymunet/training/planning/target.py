@@ -1,5 +1,7 @@
 """Rules on what is segmented, and by how large a network."""
 
+from hymunet.data.label_scheme import unnamed
+from hymunet.data.masks_io import listed
 from hymunet.data.verify_masks import label_values
 from hymunet.training.planning.look import Look
 
@@ -10,8 +12,7 @@ def structures(look: Look) -> tuple[int, str]:
     if look.dataset.label_names is not None:
         names = ", ".join(look.dataset.label_names.values())
         return count, f"the data set names {'it' if count == 1 else 'them'}: {names}"
-    values = ", ".join(map(str, found[:8]))
-    return count, f"the masks hold {values}{', ...' if len(found) > 8 else ''}"
+    return count, f"the masks hold {listed(found)}: {listed(unnamed(count), 4)}"
 
 
 def activation(look: Look) -> tuple[str, str]:
