@@ -15,7 +15,7 @@ comma := ,
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two pips in one environment would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-extras test-all lint bench clean
+.PHONY: help demo examples test test-extras test-all lint bench clean
 
 help: ## list the targets
 	@echo "HyM-UNet: make TARGET [PYTHON=python3.12] [ARGS=\"more options\"]"
@@ -23,6 +23,12 @@ help: ## list the targets
 
 demo: $(TRAIN) ## train, predict and evaluate on drawn lesions; no data to download
 	$(BIN)/hymunet demo $(ARGS)
+
+# ARGS that all take: --full, and --output FOLDER
+examples: $(TRAIN) ## the experiments of examples/, under three minutes; results in runs/examples
+	$(BIN)/python examples/local_or_global.py $(ARGS)
+	$(BIN)/python examples/skip_on_noise.py $(ARGS)
+	$(BIN)/python examples/cost_by_depth.py $(ARGS)
 
 test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-fail-under=90 $(ARGS)
@@ -47,7 +53,7 @@ bench: $(DEV) ## time the scan and the presets against rivals, after checking th
 clean: ## remove caches and build products; keeps .venv and runs/
 	rm -rf build dist htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f .coverage .coverage.*
-	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pyvenv.cfg is written by `python -m venv`; a half-made environment is removed again
 $(VENV)/pyvenv.cfg:

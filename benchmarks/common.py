@@ -1,76 +1,29 @@
-"""What the benchmarks share: timing in turns, the machine, JSON, errors without a traceback."""
+"""What the benchmarks share: timing in turns, JSON, errors without a traceback."""
 
 import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable, Hashable
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cyclopts
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
-import hymunet
 from hymunet.console import say
 from hymunet.errors import HyMUNetError
+from hymunet.experiments import timing
+from hymunet.experiments.timing import Key
 from hymunet.files import write_text
-
-Key = TypeVar("Key", bound=Hashable)
-
-# a call that is shorter than this is repeated within its turn
-TURN_S = 0.3
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def turn(call: Callable[[], object]) -> float:
-    """The median time of the calls that fit into a turn, at least one.
-
-    Where several fit, the first is left out: it finds the caches full of the previous rival's
-    numbers, and memory handed back to the system that has to be asked for again.
-    """
-    times = [seconds(call)]
-    end = time.perf_counter() + TURN_S - times[0]
-    while time.perf_counter() < end:
-        times.append(seconds(call))
-    return statistics.median(times[1:] or times)
 
 
 def in_turns(
     calls: dict[Key, Callable[[], object]], repeats: int, warm_up: bool = True
 ) -> dict[Key, list[float]]:
-    """Times all calls once a round, so that a machine that slows down slows all of them.
-
-    Args:
-        calls: What to time, by name, in the order of a round.
-        repeats: Number of timed rounds.
-        warm_up: Whether one more round comes first, which is not kept.
-
-    Returns:
-        Seconds by name, one number a round.
-    """
-    times: dict[Key, list[float]] = {key: [] for key in calls}
+    """`timing.in_turns` with a progress bar."""
     console = Console(stderr=True)  # standard output holds the tables alone
     with Progress(console=console, transient=True) as progress:
-        rounds = range(0 if warm_up else 1, repeats + 1)
-        task = progress.add_task("timing", total=len(rounds) * len(calls))
-        for round_number in rounds:
-            for key, call in calls.items():
-                duration = turn(call)
-                if round_number:
-                    times[key].append(duration)
-                progress.advance(task)
-    return times
+        task = progress.add_task("timing", total=(repeats + warm_up) * len(calls))
+        return timing.in_turns(calls, repeats, warm_up, lambda: progress.advance(task))
 
 
 def outcome(kept: bool) -> str:
@@ -93,41 +46,6 @@ def check_at_least(least: int, **values: int | None) -> None:
         if value is not None and value < least:
             option = name.replace("_", "-")
             raise HyMUNetError(f"--{option} must be at least {least}, {value} came")
-
-
-def processor() -> str:
-    """The processor's name where the system tells it, else the architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def machine(*packages: str) -> dict[str, Any]:
-    """Processor, threads, system and versions: what a time cannot be quoted without.
-
-    Args:
-        *packages: Packages whose versions matter besides torch's; None where one is missing.
-    """
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "hymunet": hymunet.__version__,
-        **{package: _version(package) for package in packages},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def introduce(console: Console, facts: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from functools import partial
 from rich.table import Table
 
 from benchmarks import common
-from benchmarks.network_calls import check, forward, picture
+from hymunet.experiments import timing
+from hymunet.experiments.passes import check, forward, picture
 from hymunet.network.hymunet import hymunet_tiny
 
 SIZES = (256, 512, 1024, 2048)
@@ -46,10 +47,10 @@ def measure(largest: int, limit_s: float, repeats: int) -> list[Growth]:
     """
     networks = {stages: hymunet_tiny(stages=stages) for stages in STAGES}
     growths = {stages: Growth(stages) for stages in STAGES}
-    images = {size: picture(1, size)[0] for size in SIZES if size <= largest}
+    images = {size: picture(1, (size, size))[0] for size in SIZES if size <= largest}
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     for stages, network in networks.items():
-        check(stages, network, *picture(1, SIZES[0]))
+        check(stages, network, *picture(1, (SIZES[0], SIZES[0])))
         timed_s, timed_size = 0.0, SIZES[0]
         for size, image in images.items():
             expected_s = timed_s * (size / timed_size) ** 4
@@ -61,7 +62,7 @@ def measure(largest: int, limit_s: float, repeats: int) -> list[Growth]:
                 continue
             calls[stages, size] = partial(forward, network, image)
             # this is the warm-up, too
-            timed_s, timed_size = common.turn(calls[stages, size]), size
+            timed_s, timed_size = timing.turn(calls[stages, size]), size
     for (stages, size), times in common.in_turns(calls, repeats, warm_up=False).items():
         growths[stages].forward_s[size] = times
     return list(growths.values())

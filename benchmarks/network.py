@@ -22,11 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import common, linear_cost
-from benchmarks.network_calls import check, forward, picture, training_step
 from benchmarks.network_rivals import RIVALS, SWIN, YARDSTICK
 from hymunet.console import say
 from hymunet.errors import HyMUNetError
+from hymunet.experiments.passes import check, forward, picture, training_step
 from hymunet.extras import require
+from hymunet.machine import machine
 from hymunet.network.hymunet import PRESETS
 
 
@@ -72,8 +73,8 @@ def measure(size: int, step_size: int, batch: int, repeats: int, rivals: list[st
     torch.manual_seed(0)
     builders = {name: RIVALS[name] for name in rivals}
     networks = {name: build() for name, build in (builders | PRESETS).items()}
-    image, target = picture(1, size)
-    images, targets = picture(batch, step_size)
+    image, target = picture(1, (size, size))
+    images, targets = picture(batch, (step_size, step_size))
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name, network in networks.items():
         check(name, network, images[:2], targets[:2])
@@ -203,9 +204,9 @@ def main(
         require("train", "the comparison with MONAI's networks", "monai")
     if threads is not None:
         torch.set_num_threads(threads)
-    machine = common.machine("monai", "numba")
-    common.introduce(console, machine)
-    result: dict[str, Any] = {"machine": machine}
+    facts = machine("monai", "numba")
+    common.introduce(console, facts)
+    result: dict[str, Any] = {"machine": facts}
 
     if networks:
         taking_part = [name for name in RIVALS if rivals or name == YARDSTICK]

@@ -37,6 +37,8 @@ from benchmarks.scan_rivals import (
     order_of,
 )
 from hymunet.console import say
+from hymunet.experiments import resident
+from hymunet.machine import machine
 
 CASES = ("4x1024", "4x256", "1x16384")
 FORWARD, BOTH = "forward", "forward_backward"
@@ -173,7 +175,7 @@ def memory_in_children(case: Case, threads: int, console: Console) -> dict[str, 
     """Bytes by implementation, one child process after the other; empty where the system does not
     tell, with a line that says so."""
     try:
-        scan_child.peak_bytes()
+        resident.peak_bytes()
     except ImportError:
         say(console, "memory: not measured; this system does not tell a process's peak")
         return {}
@@ -222,9 +224,9 @@ def main(
         check_mambapy()
     if threads is not None:
         torch.set_num_threads(threads)
-    machine = common.machine("numba", "mambapy")
-    common.introduce(console, machine)
-    result: dict[str, Any] = {"machine": machine}
+    facts = machine("numba", "mambapy")
+    common.introduce(console, facts)
+    result: dict[str, Any] = {"machine": facts}
 
     if times:
         errors = {one: agreement(one) for one in cases}
@@ -243,12 +245,12 @@ def main(
             for one, by_pass in measured.items()
         ]
     if memory:
-        extra = memory_in_children(cases[0], machine["threads"], console)
+        extra = memory_in_children(cases[0], facts["threads"], console)
         if extra:
             console.print(memory_table(extra, cases[0]))
         result["memory"] = {"case": str(cases[0]), "extra_bytes": extra}
     if first_call:
-        seconds = scan_child.first_calls(OURS, LOOP, repeats=3, threads=machine["threads"])
+        seconds = scan_child.first_calls(OURS, LOOP, repeats=3, threads=facts["threads"])
         console.print(first_call_table(seconds))
         result["first_call"] = seconds
     if json_path is not None:

@@ -5,7 +5,6 @@ THREADS`, and reads a line of JSON. Nothing is imported at the top that the time
 includes.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -100,6 +99,7 @@ def answer_first_call(scan: str, case: str, threads: int) -> dict[str, float]:
 
 def answer_memory(scan: str, case: str, threads: int) -> dict[str, float]:
     from benchmarks import scan_rivals as rivals
+    from hymunet.experiments import resident
 
     rivals.torch.set_num_threads(threads)
     implementation = rivals.SCANS[scan]
@@ -107,37 +107,12 @@ def answer_memory(scan: str, case: str, threads: int) -> dict[str, float]:
         parsed = rivals.Case.parse(text)
         inputs, order = rivals.make_inputs(parsed), rivals.order_of(parsed)
         grad_y = rivals.gradient_of_y(inputs)
-        _forget_peak()
-        before = peak_bytes()
+        resident.forget_peak()
+        before = resident.peak_bytes()
         results = rivals.forward_backward(implementation, inputs, order, grad_y)
-        extra = peak_bytes() - before
+        extra = resident.peak_bytes() - before
         del results
     return {"extra_bytes": extra, "inputs_bytes": before}
-
-
-def peak_bytes() -> int:
-    """The most memory that this process ever had resident.
-
-    Raises:
-        ImportError: On a system that does not tell (Windows).
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        # not getrusage: on Linux its maximum is taken over from the process that started this one
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _forget_peak() -> None:
-    """Lets the peak start anew at what is resident now (Linux), so that what imports needed for a
-    moment does not hide what the scan needs."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def main(question: str, scan: str, case: str, threads: str) -> None:

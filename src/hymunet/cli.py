@@ -47,6 +47,22 @@ VERBS = {
         "hymunet.evaluation.robustness:robustness",
         "Measure what blur, light, hair, turns cost a model.",
     ),
+    "inspect": (
+        "hymunet.workflows.inspect:inspect",
+        "Look inside a model: fields, gates, memory, checkerboards.",
+    ),
+    "compare": (
+        "hymunet.workflows.compare:compare",
+        "Train several networks on the same footing, say how surely they differ.",
+    ),
+    "ablate": (
+        "hymunet.workflows.ablate:ablate",
+        "Take parts of the network away, one at a time, and measure the effect.",
+    ),
+    "profile": (
+        "hymunet.workflows.profile:profile",
+        "Measure cost against image size and depth: is it linear?",
+    ),
     "reproduce": (
         "hymunet.workflows.reproduce:reproduce",
         "Repeat published results: raw data to table in one command.",
@@ -115,10 +131,10 @@ def _take_config(tokens: list[str]) -> tuple[list[str], cyclopts.config.Dict | N
             path, rest = token.removeprefix("--config="), tokens[:i] + tokens[i + 1 :]
         else:
             continue
-        from hymunet.training.run_config import beneath, read_config
+        from hymunet.training.run_config import beneath, read_options
 
         typed = [word[2:].split("=")[0].replace("-", "_") for word in rest if word[:2] == "--"]
-        values = {"train": beneath(read_config(Path(path)), typed)}
+        values = {"train": beneath(read_options(Path(path)), typed)}
         return rest, cyclopts.config.Dict(values, source=path)
     return tokens, None
 

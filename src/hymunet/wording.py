@@ -42,6 +42,6 @@ def shortened(name: str, most: int = 40) -> str:
 def memory_text(size: int) -> str:
     """Bytes in the unit that leaves a figure to read: `21.1 GiB`, `328 MiB`, `0 bytes`."""
     value, unit = float(size), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
+    while abs(value) >= 1024 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if value >= 100 else f"{value:.3g} {_UNITS[unit]}"
+    return f"{value:.0f} {_UNITS[unit]}" if abs(value) >= 100 else f"{value:.3g} {_UNITS[unit]}"

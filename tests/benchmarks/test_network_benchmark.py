@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import common, linear_cost, network
+from benchmarks import linear_cost, network
 from benchmarks.linear_cost import Growth
 from benchmarks.network import Timing, verdicts
-from benchmarks.network_calls import check, picture
 from hymunet.errors import HyMUNetError, NonFiniteError
+from hymunet.experiments import timing
+from hymunet.experiments.passes import check, picture
 
 
 def _timings(tiny_forward, tiny_step, parameters=900_000):
@@ -49,7 +50,7 @@ def test_growth_is_a_multiple_of_the_smallest_size(factor, word):
 
 
 def test_a_size_that_takes_too_long_is_left_out_with_a_reason(monkeypatch):
-    monkeypatch.setattr(common, "TURN_S", 0.0)
+    monkeypatch.setattr(timing, "TURN_S", 0.0)
     for growth in linear_cost.measure(largest=1024, limit_s=1e-9, repeats=1):
         assert list(growth.forward_s) == [256]
         assert set(growth.left_out) == {512, 1024}
@@ -62,7 +63,7 @@ def test_a_network_that_is_not_fit_to_be_timed_is_refused(factor):
         def forward(self, x):
             return factor * super().forward(x)
 
-    image, target = picture(1, 64)
+    image, target = picture(1, (64, 64))
     if factor == 1:
         check("fine", Scaled(3, 1, 1), image, target)
         with pytest.raises(HyMUNetError, match=r"\(1, 1, 64, 64\) were expected, \(1, 2, 64, 64\)"):
@@ -88,7 +89,7 @@ def test_options_that_cannot_be_are_refused(options, words):
 
 @pytest.mark.slow
 def test_the_command_writes_every_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(common, "TURN_S", 0.0)
+    monkeypatch.setattr(timing, "TURN_S", 0.0)
     path = tmp_path / "deeper" / "times.json"
     network.main(size=64, step_size=64, batch=2, repeats=1, rivals=False, json_path=path)
     written = json.loads(path.read_text())

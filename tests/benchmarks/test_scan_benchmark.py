@@ -19,6 +19,7 @@ from benchmarks.scan_rivals import (
     loop_scan,
 )
 from hymunet.errors import HyMUNetError
+from hymunet.experiments import timing
 
 
 @pytest.mark.parametrize("case", [Case(1, 1), Case(2, 3), Case(1, 8)], ids=str)
@@ -84,7 +85,7 @@ def test_other_lengths_shall_keep_two_thirds_of_the_first_factor():
 
 
 def test_calls_take_turns_and_the_first_round_is_not_kept(monkeypatch):
-    monkeypatch.setattr(common, "TURN_S", 0.0)
+    monkeypatch.setattr(timing, "TURN_S", 0.0)
     seen = []
     calls = {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}
     times = common.in_turns(calls, repeats=2)
@@ -95,14 +96,14 @@ def test_calls_take_turns_and_the_first_round_is_not_kept(monkeypatch):
 
 
 def test_a_short_call_fills_its_turn(monkeypatch):
-    monkeypatch.setattr(common, "TURN_S", 0.01)
+    monkeypatch.setattr(timing, "TURN_S", 0.01)
     seen = []
-    common.turn(lambda: seen.append(0))
+    timing.turn(lambda: seen.append(0))
     assert len(seen) > 2
 
 
 def test_the_command_writes_every_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(common, "TURN_S", 0.0)
+    monkeypatch.setattr(timing, "TURN_S", 0.0)
     scan.main(case=["2x16"], repeats=2, memory=False, first_call=False, json_path=tmp_path)
     written = json.loads((tmp_path / "scan.json").read_text())
     (case,) = written["cases"]

@@ -8,7 +8,16 @@ import pytest
 from scipy import stats
 
 from hymunet.errors import HyMUNetError
-from hymunet.metrics import bootstrap_mean, case_metrics, holm, paired_sign_flip, pooled
+from hymunet.metrics import (
+    Interval,
+    bootstrap_mean,
+    case_metrics,
+    holm,
+    paired_sign_flip,
+    pooled,
+    t_interval,
+)
+from hymunet.metrics.statistics import bootstrap_pooled
 
 
 def test_the_interval_covers_the_mean_about_as_often_as_it_says():
@@ -246,3 +255,87 @@ def test_holm_rejects_what_its_stepwise_rule_rejects():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(HyMUNetError, match=message):
         call()
+
+
+def test_t_interval_is_that_of_the_t_test():
+    values = [0.81, 0.84, 0.79, 0.88, 0.83]
+    found = t_interval(values, level=0.9)
+    other = stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
+    np.testing.assert_allclose([found.low, found.high], [other.low, other.high])
+    assert found.mean == pytest.approx(np.mean(values))
+
+
+def test_t_interval_of_few_repetitions_covers_where_a_bootstrap_does_not():
+    draws = np.random.default_rng(0).normal(1.0, 2.0, (1000, 4))
+    covered = {
+        interval: np.mean([x.low <= 1.0 <= x.high for x in map(interval, draws)])
+        for interval in (t_interval, lambda values: bootstrap_mean(values, samples=200))
+    }
+    by_t, by_bootstrap = covered.values()
+    assert by_t == pytest.approx(0.95, abs=0.02)
+    assert by_bootstrap < 0.9
+
+
+def test_an_interval_has_a_sign_when_the_test_rejects():
+    rng = np.random.default_rng(0)
+    signs = set()
+    for shift in np.linspace(-2, 2, 41):
+        values = rng.normal(shift, 1.0, 6)
+        sign = t_interval(values).sign()
+        signs.add(sign)
+        assert (sign != 0) == (stats.ttest_1samp(values, 0.0).pvalue < 0.05)
+        assert sign in (0, np.sign(values.mean()))
+    assert signs == {-1, 0, 1}
+
+
+def test_what_is_not_known_or_touches_zero_has_no_sign():
+    assert t_interval([3.0]).sign() == 0
+    assert np.isnan(t_interval([3.0]).low)
+    assert Interval(1.0, 0.0, 2.0).sign() == Interval(-1.0, -2.0, 0.0).sign() == 0
+    assert t_interval([2.0, 2.0, 2.0]) == Interval(2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "level", "words"),
+    [([], 0.95, "at least one case"), ([1.0, np.nan], 0.95, "finite"), ([1.0, 2.0], 1.0, "level")],
+)
+def test_t_interval_refuses_what_has_no_answer(values, level, words):
+    with pytest.raises(HyMUNetError, match=words):
+        t_interval(values, level=level)
+
+
+def test_a_pooled_interval_is_that_of_resampled_sums():
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(30), 2)
+    # the larger, the better: the mean of the scores is another number than the pooled one
+    rows = [
+        dict(
+            zip(
+                ("tp", "fp", "fn", "tn"),
+                map(int, rng.integers(0, 300, 4) * (1 + g, 3, 3, 1)),
+                strict=True,
+            )
+        )
+        for g in groups
+    ]
+    found = bootstrap_pooled(rows, list(groups), metric="iou", samples=4000)
+    assert found.mean == pytest.approx(pooled(rows)["iou"])
+    scores = []
+    for _ in range(2000):
+        drawn = rng.integers(30, size=30)
+        scores.append(pooled([row for g in drawn for row in rows[2 * g : 2 * g + 2]])["iou"])
+    low, high = np.quantile(scores, [0.025, 0.975])
+    assert found.low == pytest.approx(low, abs=0.08 * (high - low))
+    assert found.high == pytest.approx(high, abs=0.08 * (high - low))
+
+
+def test_a_pooled_score_of_several_classes_is_their_mean():
+    rows = [{"tp": 10, "fp": 0, "fn": 0, "tn": 5}, {"tp": 0, "fp": 4, "fn": 4, "tn": 9}] * 3
+    found = bootstrap_pooled(rows, [0, 0, 1, 1, 2, 2], ["a", "b"] * 3)
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert bootstrap_pooled(rows, [0] * 6).mean == pytest.approx(60 / 84)
+    assert math.isnan(bootstrap_pooled(rows, [0] * 6).low)
+    empty = [{"tp": 0, "fp": 0, "fn": 0, "tn": 9}] * 2
+    assert bootstrap_pooled(empty).mean == 1.0
+    with pytest.raises(HyMUNetError, match=r"of dice or iou, not 'hd'"):
+        bootstrap_pooled(rows, metric="hd")

@@ -123,6 +123,8 @@ def test_a_size_that_does_not_fit_says_which_would():
         ({"activation": "softmax", "num_classes": 1}, "softmax over 1 class is always 1"),
         ({"stem_stride": 3}, "stem_stride must be one of"),
         ({"in_channels": 0}, "in_channels must be 1 or more"),
+        ({"directions": 5}, "directions must be 1 to 4 in 2-D, not 5"),
+        ({"directions": 0, "spatial_dims": 3}, "directions must be 1 to 6 in 3-D, not 0"),
         ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\)"),
     ],
 )

@@ -29,6 +29,32 @@ def test_shapes_and_directions(dims, grid):
     assert ss2d(torch.randn(2, *grid, 6)).shape == (2, *grid, 6)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_fewer_directions_are_the_first_of_all(count):
+    few, all_ = SS2D(6, 3, d_state=3, directions=count), SS2D(6, 3, d_state=3)
+    state = all_.state_dict()
+    for name in ("dt_weight", "dt_bias", "A_log"):
+        state[name] = state[name][:count]
+        all_.get_parameter(name).data[count:] = 0  # and B = 0: the others add nothing
+    weight = state["x_proj.weight"].unflatten(0, (6, -1))
+    state["x_proj.weight"] = weight[:count].flatten(0, 1).clone()
+    all_.x_proj.weight.data.unflatten(0, (6, -1))[count:] = 0
+    few.load_state_dict(state)
+    x = torch.randn(2, 3, 4, 2, 6)
+    torch.testing.assert_close(few(x), all_(x))
+    assert few.state_updates(tokens=10) == 10 * count * 6 * 3
+
+
+def test_one_direction_sees_only_what_came_before():
+    ss2d = SS2D(4, 2, d_state=2, directions=1)
+    x = torch.randn(1, 4, 5, 4)
+    changed = x.clone()
+    changed[0, 2, 1] += 1
+    same = (ss2d(x) == ss2d(changed)).all(dim=-1).flatten()
+    assert same[: 2 * 5 + 1].all()
+    assert not same[2 * 5 + 1 :].any()
+
+
 def swap(parameter, pairs):
     """Exchanges the directions in `pairs` along the first axis."""
     order = list(range(len(parameter)))

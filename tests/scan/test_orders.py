@@ -28,6 +28,20 @@ def test_the_four_directions_of_a_2x3_grid():
     ]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_so_many_directions_are_the_first_ones(count):
+    order = scan_orders((2, 3), directions=count)
+    assert order.tolist() == scan_orders((2, 3)).tolist()[:count]
+    assert is_scan_order(order)  # trusted by the scan, as the whole table is
+    assert scan_orders((2, 3), directions=4) is scan_orders((2, 3))
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_directions_that_there_are_not(count):
+    with pytest.raises(ValueError, match=rf"a grid of 2 axes is scanned in 1 to 4 .* not {count}"):
+        scan_orders((2, 3), directions=count)
+
+
 def test_each_axis_of_a_volume_is_once_the_fastest():
     order = scan_orders((3, 4, 5))
     strides = [int(row[1] - row[0]) for row in order]  # step from the first token to the second

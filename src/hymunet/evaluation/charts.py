@@ -47,7 +47,7 @@ def learning_curves(metrics_csv: Path) -> list[Chart]:
         for name, key in (("training", "train"), ("validation", "val"))
     }
     if any(len(x) for x, _ in losses.values()):
-        figure, axes = _blank("epoch")
+        figure, axes = blank_axes("epoch")
         ends = []
         for (name, (x, y)), colour in zip(losses.items(), (MUTED, ACCENT), strict=True):
             if len(x):
@@ -55,10 +55,10 @@ def learning_curves(metrics_csv: Path) -> list[Chart]:
                 ends.append((x[-1], y[-1], name, colour))
         _label_ends(axes, ends)
         last = ", ".join(f"{name} {y:.3g}" for _, y, name, _ in ends)
-        charts.append(Chart("Loss", _as_svg(figure, "loss"), f"Loss by epoch; at the end {last}."))
+        charts.append(Chart("Loss", as_svg(figure, "loss"), f"Loss by epoch; at the end {last}."))
     epochs, dice = _column(rows, "val_dice")
     if len(epochs):
-        figure, axes = _blank("epoch")
+        figure, axes = blank_axes("epoch")
         best = int(np.argmax(dice))
         axes.plot(epochs, dice, color=ACCENT, linewidth=1.6)
         axes.plot(epochs[best], dice[best], "o", color=ACCENT, markersize=5)
@@ -74,7 +74,7 @@ def learning_curves(metrics_csv: Path) -> list[Chart]:
         )
         axes.margins(y=0.18)
         alt = f"Validation Dice by epoch; the best is {dice[best]:.3f} at {epochs[best]:.0f}."
-        charts.append(Chart("Validation Dice", _as_svg(figure, "dice"), alt))
+        charts.append(Chart("Validation Dice", as_svg(figure, "dice"), alt))
     return charts
 
 
@@ -82,7 +82,7 @@ def sorted_scores(scores: Sequence[float], name: str = "Dice") -> Chart:
     """Every case's score, worst to best, against its rank: the whole distribution at a glance."""
     values = np.sort(np.asarray(scores, dtype=float))
     rank = (np.arange(len(values)) + 0.5) / len(values) * 100
-    figure, axes = _blank("share of cases, %")
+    figure, axes = blank_axes("share of cases, %")
     median, tenth = float(np.median(values)), float(np.quantile(values, 0.1))
     axes.axhline(median, color=RULE, linewidth=1)
     if len(values) > MOST_DOTS:
@@ -100,7 +100,7 @@ def sorted_scores(scores: Sequence[float], name: str = "Dice") -> Chart:
         f"{name} of each of {plural(len(values), 'case')}, sorted: median {median:.3f}, "
         f"a tenth of the cases below {tenth:.3f}, lowest {values[0]:.3f}."
     )
-    return Chart(f"{name} of each case, sorted", _as_svg(figure, "sorted"), alt)
+    return Chart(f"{name} of each case, sorted", as_svg(figure, "sorted"), alt)
 
 
 def histogram(values: Sequence[float], title: str, unit: str, log: bool = False) -> Chart:
@@ -112,7 +112,7 @@ def histogram(values: Sequence[float], title: str, unit: str, log: bool = False)
     if ends[0] == ends[1]:
         ends = (ends[0] * 0.9, ends[1] * 1.1) if ends[0] > 0 else (ends[0] - 1, ends[1] + 1)
     edges = np.geomspace(*ends, count + 1) if log else np.linspace(*ends, count + 1)
-    figure, axes = _blank(unit)
+    figure, axes = blank_axes(unit)
     axes.hist(numbers, edges.tolist(), color=ACCENT)
     axes.axvline(middle, color=INK, linewidth=1)
     if log:
@@ -125,7 +125,7 @@ def histogram(values: Sequence[float], title: str, unit: str, log: bool = False)
         f"{low:.3g} to {high:.3g}."
     )
     name = re.sub(r"\W+", "-", title.lower())  # several stand on one page
-    return Chart(f"{title} (median {middle:.3g})", _as_svg(figure, name), alt)
+    return Chart(f"{title} (median {middle:.3g})", as_svg(figure, name), alt)
 
 
 def score_by_size(fractions: Sequence[float], scores: Sequence[float], name: str = "Dice") -> Chart:
@@ -134,7 +134,7 @@ def score_by_size(fractions: Sequence[float], scores: Sequence[float], name: str
     shown = np.arange(len(x))
     if len(x) > MOST_DOTS:  # an even sample, the same for the same data
         shown = np.sort(np.random.default_rng(0).choice(len(x), MOST_DOTS, replace=False))
-    figure, axes = _blank("share of the frame, % (log)")
+    figure, axes = blank_axes("share of the frame, % (log)")
     size = float(np.clip(60 / np.sqrt(len(shown)), 2.5, 6))
     axes.plot(x[shown], y[shown], "o", color=ACCENT, markersize=size, markeredgewidth=0, alpha=0.6)
     axes.set_xscale("log")
@@ -152,7 +152,7 @@ def score_by_size(fractions: Sequence[float], scores: Sequence[float], name: str
     )
     return Chart(
         f"{name} by size of the reference{sampled}",
-        _as_svg(figure, "size"),
+        as_svg(figure, "size"),
         f"{name} against the size of the reference for {plural(len(shown), 'case')}; lines at 5 "
         "and 20 %.",
     )
@@ -194,7 +194,8 @@ def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> 
     axes.margins(y=0.15)
 
 
-def _blank(x_label: str) -> tuple["Figure", "Axes"]:
+def blank_axes(x_label: str) -> tuple["Figure", "Axes"]:
+    """An empty small figure in the page's manner, its x axis named."""
     # Figure itself, not pyplot: no global state, no window, safe in a server's thread
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -211,7 +212,7 @@ def _blank(x_label: str) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _as_svg(figure: "Figure", name: str) -> str:
+def as_svg(figure: "Figure", name: str) -> str:
     """The figure for a page: no namespace, no address, own ids, the page's colours and font."""
     import matplotlib
 

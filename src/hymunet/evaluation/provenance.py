@@ -4,13 +4,12 @@ import hashlib
 import json
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hymunet import __version__
+from hymunet.machine import versions
 from hymunet.wording import plural
 
 
@@ -30,32 +29,31 @@ def record(
         seconds: How long it took.
         verb: The command that was called.
     """
-    versions = {"hymunet": __version__}
-    for package in ("numpy", "scipy", "torch"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
-        "command": _command(verb, prediction, truth, options),
+        "command": command_line(verb, [prediction, str(truth)], options),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds, 1),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": versions("numpy", "scipy", "torch"),
     }
 
 
-def _command(
-    verb: str, prediction: str, truth: Path, options: Mapping[str, str | Path | int | None]
-) -> str:
-    """The command as it can be typed into a POSIX shell."""
-    words = ["hymunet", verb, prediction, str(truth)]
+def command_line(verb: str, arguments: Sequence[str], options: Mapping[str, Any]) -> str:
+    """The command as it can be typed into a POSIX shell.
+
+    Args:
+        verb: Such as evaluate.
+        arguments: What stands before the options.
+        options: By their Python names; True is a flag, None and False were not given, and a list
+            or tuple is several words.
+    """
+    words = ["hymunet", verb, *arguments]
     for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        if value is True:
-            words.append(flag)
-        elif value is not None and value is not False:
-            words += [flag, str(value)]
+        if value is None or value is False:
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words += map(str, value if isinstance(value, list | tuple) else [value])
     return shlex.join(words)
 
 

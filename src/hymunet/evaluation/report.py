@@ -1,7 +1,6 @@
 """An evaluation as one HTML file for people, with its pictures in it; needs no network."""
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,13 @@ from hymunet.data.case import Case
 from hymunet.data.case_io import read_label
 from hymunet.data.image_io import read_image
 from hymunet.evaluation.formatting import HEADLINE, format_interval, format_value, unit_of
+from hymunet.evaluation.page import REPORT, render
 from hymunet.evaluation.provenance import how_made
 from hymunet.evaluation.seen import CLEANED, CUT, FORCED, OPTIMISTIC
 from hymunet.evaluation.strata import STRATA
 from hymunet.evaluation.summary import few_groups_notes, headline_means, mean_over_classes
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
-from hymunet.wording import plural, shortened
 
 if TYPE_CHECKING:
     from hymunet.evaluation.charts import Chart
@@ -50,21 +49,11 @@ def write_report(
     Raises:
         HyMUNetError: If the file cannot be written, or a case can no longer be read.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("hymunet.evaluation").joinpath("report.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "value": format_value,
-        "interval": format_interval,
-        "shortened": shortened,
-    }
-    environment.globals["plural"] = plural
     summary = evaluation.summary
     few = few_groups_notes(summary["groups"])
-    page = environment.from_string(template).render(
+    page = render(
+        REPORT,
+        {"value": format_value, "interval": format_interval},
         summary=summary,
         title=_title(summary),
         few=few,

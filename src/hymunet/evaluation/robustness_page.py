@@ -1,7 +1,6 @@
 """A measurement of robustness as one HTML file: the table, and one case under every corruption."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from hymunet.data.corruptions import CORRUPTIONS, Corruption
 from hymunet.evaluation.formatting import format_interval, format_value
+from hymunet.evaluation.page import render, style_sheet
 from hymunet.evaluation.provenance import how_made
 from hymunet.evaluation.robustness import predict_corrupted
 from hymunet.evaluation.robustness_summary import CLEAN
@@ -39,20 +39,16 @@ def write_page(path: Path, result: "Robustness", predictor: "Predictor") -> None
     Raises:
         HyMUNetError: If the file cannot be written, or the example can no longer be read.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("hymunet.evaluation").joinpath("robustness.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
+    filters = {
         "value": format_value,
         "interval": format_interval,
         "change": format_change,
         "change_interval": format_change_interval,
     }
     summary = result.summary
-    page = environment.from_string(template).render(
+    page = render(
+        "hymunet.evaluation/robustness.html.jinja",
+        filters,
         style=style_sheet(),
         summary=summary,
         notes=result.notes,
@@ -64,12 +60,6 @@ def write_page(path: Path, result: "Robustness", predictor: "Predictor") -> None
         made=how_made(summary, None),
     )
     write_text(path, page)
-
-
-def style_sheet() -> str:
-    """The evaluation report's style sheet, so that the pages look alike."""
-    report = files("hymunet.evaluation").joinpath("report.html.jinja").read_text("utf-8")
-    return report.partition("<style>")[2].partition("</style>")[0]
 
 
 def change_axis(entries: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

@@ -222,6 +222,21 @@ def _model_source(prediction: str, run: Path | None, device: str | None, tta: bo
     folds = find_folds(folder)
     model = folder / "best.safetensors" if folder.is_dir() and not folds else prediction
     predictor = Predictor(model, device=device, tta=tta)
+    name = (
+        f"{model}{f' ({len(folds)} folds together)' if folds else ''}"
+        f"{' with test-time augmentation' if tta else ''}"
+    )
+    return source_of(predictor, name, run)
+
+
+def source_of(predictor: "Predictor", name: str, run: Path | None = None) -> Source:
+    """A model that is in memory already, as a source; its regions are the classes.
+
+    Args:
+        predictor: The model.
+        name: What results call it.
+        run: The run folder that it lies in.
+    """
 
     def predict(case: Case, image: Image | None) -> np.ndarray:
         if image is None:
@@ -233,8 +248,7 @@ def _model_source(prediction: str, run: Path | None, device: str | None, tta: bo
 
     config = predictor.config
     return Source(
-        f"{model}{f' ({len(folds)} folds together)' if folds else ''}"
-        f"{' with test-time augmentation' if tta else ''}",
+        name,
         predict,
         predictor.classes,
         config.in_channels,

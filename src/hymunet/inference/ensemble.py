@@ -15,8 +15,8 @@ import torch
 from hymunet.data.case_hash import fingerprints
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.errors import HyMUNetError
-from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import find_models, joint_threshold, load_model
+from hymunet.network.segmenter import Segmenter
 
 # entries of model files that change masks: where models differ in them none is applied
 _MASKS = {"label_values": "values of the masks' files", "postprocess": "post-processing"}
@@ -36,12 +36,12 @@ class Member:
     """
 
     name: str
-    network: HyMUNet
+    network: Segmenter
     info: Mapping[str, Any]
     preprocess: Preprocess
 
 
-def make_member(name: str, network: HyMUNet, info: Mapping[str, Any]) -> Member:
+def make_member(name: str, network: Segmenter, info: Mapping[str, Any]) -> Member:
     """A model with the preprocessing that its metadata name.
 
     Raises:
@@ -66,7 +66,7 @@ def make_member(name: str, network: HyMUNet, info: Mapping[str, Any]) -> Member:
 
 
 def load_members(
-    model: str | Path | HyMUNet | Sequence[str | Path | HyMUNet],
+    model: str | Path | Segmenter | Sequence[str | Path | Segmenter],
     info: dict[str, Any],
     device: torch.device,
 ) -> tuple[Member, ...]:
@@ -76,12 +76,12 @@ def load_members(
     Raises:
         HyMUNetError: If one cannot be used, or none is named.
     """
-    given = [model] if isinstance(model, (str, Path, HyMUNet)) else list(model)
+    given = [model] if isinstance(model, (str, Path, Segmenter)) else list(model)
     if not given:
         raise HyMUNetError("no model is given; expected a model file, or several")
     members: list[Member] = []
     for one in given:
-        if isinstance(one, HyMUNet):
+        if isinstance(one, Segmenter):
             loaded = [(f"network {len(members) + 1}", one, info)]
         else:
             loaded = [(str(path), *load_model(path)) for path in find_models(one)]

@@ -13,7 +13,7 @@ from hymunet.errors import HyMUNetError
 if TYPE_CHECKING:
     from hymunet.data.image_cases import ImageCase
     from hymunet.inference.predictor import Prediction
-    from hymunet.network.config import HyMUNetConfig
+    from hymunet.network.segmenter import NetworkFacts
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Targets:
 
 
 def targets_of(
-    case: "ImageCase", output: Path, config: "HyMUNetConfig", probability: bool, overlay: bool
+    case: "ImageCase", output: Path, config: "NetworkFacts", probability: bool, overlay: bool
 ) -> Targets:
     """The files of a case below the folder `output`."""
     folder = output / case.below

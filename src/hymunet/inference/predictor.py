@@ -18,7 +18,7 @@ from hymunet.inference.ensemble import Member, Shares, check_alike, joined_info,
 from hymunet.inference.measurements import measure
 from hymunet.inference.postprocess import Postprocess
 from hymunet.inference.sliding_window import sliding_window
-from hymunet.network.hymunet import HyMUNet
+from hymunet.network.segmenter import Segmenter
 from hymunet.wording import plural
 
 
@@ -70,7 +70,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path | HyMUNet | Sequence[str | Path | HyMUNet],
+        model: str | Path | Segmenter | Sequence[str | Path | Segmenter],
         device: str | None = None,
         threshold: float | None = None,
         info: dict[str, Any] | None = None,
@@ -78,7 +78,7 @@ class Predictor:
         postprocess: bool = True,
     ) -> None:
         self.tta = tta
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.members = load_members(model, info or {}, self.device)
         check_alike(self.members)
         self.notes: tuple[str, ...] = ()
@@ -197,7 +197,7 @@ class Predictor:
         del images
         return member.preprocess.restore(probability, tuple(pixels.shape[2:]), spacing_mm)
 
-    def _network_probability(self, network: HyMUNet, images: Tensor) -> Tensor:
+    def _network_probability(self, network: Segmenter, images: Tensor) -> Tensor:
         logits = network(images).float()
         if not torch.isfinite(logits).all():
             raise NonFiniteError(
@@ -273,7 +273,12 @@ def _most_probable(probability: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _find_device(name: str | None) -> torch.device:
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; None: the GPU where there is one.
+
+    Raises:
+        HyMUNetError: If there is none of that name here.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

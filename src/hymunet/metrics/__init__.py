@@ -8,6 +8,7 @@ from hymunet.metrics.statistics import (
     holm,
     paired_sign_flip,
     pooled,
+    t_interval,
 )
 from hymunet.metrics.surface import SurfaceDistances, boundary_iou, surface_distances, surface_mask
 
@@ -28,4 +29,5 @@ __all__ = [
     "size_stratum",
     "surface_distances",
     "surface_mask",
+    "t_interval",
 ]

@@ -24,6 +24,8 @@ class HyMUNetConfig:
             `softmax` (exclusive classes, the first is the background).
         d_state: Size of the scan's state a channel.
         expand: Inner channels of a Mamba block, as a multiple of its channels.
+        directions: In how many orders a scan visits the tokens, the first of `scan_orders`: 1 reads
+            rows, 2 reads them backwards as well; None: all, 4 in 2-D and 6 in 3-D.
         head_channels: Channels of an attention head.
         conv_norm: batch, instance or group.
         drop_path: Stochastic depth of the deepest block; grows linearly from 0.
@@ -45,6 +47,7 @@ class HyMUNetConfig:
     activation: str = "sigmoid"
     d_state: int = 16
     expand: int = 2
+    directions: int | None = None
     head_channels: int = 32
     conv_norm: str = "batch"
     drop_path: float = 0.0
@@ -79,6 +82,11 @@ class HyMUNetConfig:
         for name in ("in_channels", "num_classes", "d_state", "expand", "head_channels"):
             if getattr(self, name) < 1:
                 raise HyMUNetError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        most = 2 * self.spatial_dims
+        if self.directions is not None and not 1 <= self.directions <= most:
+            raise HyMUNetError(
+                f"directions must be 1 to {most} in {self.spatial_dims}-D, not {self.directions}"
+            )
         if self.activation == "softmax" and self.num_classes < 2:
             raise HyMUNetError(
                 "softmax over 1 class is always 1; use num_classes=2 (background and structure) "

@@ -61,7 +61,14 @@ def mamba_stage(config: HyMUNetConfig, stage: int) -> TokenStage:
     channels = config.dims[stage]
     return TokenStage(
         [
-            VSSBlock(channels, config.spatial_dims, config.d_state, config.expand, rate)
+            VSSBlock(
+                channels,
+                config.spatial_dims,
+                config.d_state,
+                config.expand,
+                rate,
+                config.directions,
+            )
             for rate in config.drop_path_rates(stage)
         ],
         channels,

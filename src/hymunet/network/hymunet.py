@@ -21,9 +21,10 @@ from hymunet.network.config import HyMUNetConfig
 from hymunet.network.conv import channels_last, upsample
 from hymunet.network.decoder import Decoder, Head
 from hymunet.network.encoder import Encoder
+from hymunet.network.segmenter import Segmenter
 
 
-class HyMUNet(nn.Module):
+class HyMUNet(Segmenter):
     """U-shaped network; any number of channels and classes, 2-D and 3-D.
 
     Args:
@@ -38,6 +39,8 @@ class HyMUNet(nn.Module):
     Raises:
         HyMUNetError: If sizes do not fit each other, or an image does not fit the network.
     """
+
+    config: HyMUNetConfig
 
     def __init__(self, in_channels: int = 3, num_classes: int = 1, **sizes: Any) -> None:
         super().__init__()
@@ -67,6 +70,10 @@ class HyMUNet(nn.Module):
         from hymunet.network.model_file import save_model
 
         return save_model(path, self)
+
+    def architecture(self) -> dict[str, Any]:
+        """Every field of the configuration, from which `HyMUNet(**architecture)` is built again."""
+        return asdict(self.config)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         self._check(image)

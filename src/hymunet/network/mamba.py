@@ -16,17 +16,19 @@ from hymunet.scan.mamba_layer import initial_dt_bias
 
 
 class SS2D(nn.Module):
-    """Selective scan over a grid: (B, *spatial, channels) -> the same shape; 4 directions in 2-D,
-    6 in 3-D.
+    """Selective scan over a grid: (B, *spatial, channels) -> the same shape; in the first
+    `directions` of `scan_orders`, None: in all of them, 4 in 2-D and 6 in 3-D.
 
     dt, B and C are linear in the token and projected for all directions at once, in raster order;
     the directions differ only in the order in which the scan visits the tokens. A, D and dt's bias
     start as in Mamba: A = -(1..d_state), D = 1, softplus(bias) log-uniform in [0.001, 0.1].
     """
 
-    def __init__(self, channels: int, spatial_dims: int, d_state: int) -> None:
+    def __init__(
+        self, channels: int, spatial_dims: int, d_state: int, directions: int | None = None
+    ) -> None:
         super().__init__()
-        self.directions = 2 * spatial_dims
+        self.directions = directions or 2 * spatial_dims
         self.d_state = d_state
         self.dt_rank = max(1, math.ceil(channels / 32))
         features = self.directions * (self.dt_rank + 2 * d_state)
@@ -47,13 +49,22 @@ class SS2D(nn.Module):
             )
             self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand_as(self.A_log))
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, *grid, channels = x.shape
-        tokens = x.flatten(1, -2)  # (B, L, C)
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the scan is steered by, in raster order, from tokens (B, *spatial, channels).
+
+        Returns:
+            delta (B, L, directions, channels), before its bias and softplus; B and C (B, L,
+            directions, d_state).
+        """
         # (B, L, K, dt_rank + 2 d_state)
         projected = self.x_proj(x).flatten(1, -2).unflatten(-1, (self.directions, -1))
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta = torch.einsum("blkr,kcr->blkc", dt, self.dt_weight)
+        return torch.einsum("blkr,kcr->blkc", dt, self.dt_weight), B, C
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, *grid, channels = x.shape
+        tokens = x.flatten(1, -2)  # (B, L, C)
+        delta, B, C = self.project(x)
         y = selective_scan(
             tokens,
             delta,
@@ -61,7 +72,7 @@ class SS2D(nn.Module):
             B,
             C,
             self.D,
-            order=scan_orders(tuple(grid), x.device),
+            order=scan_orders(tuple(grid), x.device, self.directions),
             delta_bias=self.dt_bias,
             delta_softplus=True,
         )
@@ -77,14 +88,20 @@ class VSSBlock(nn.Module):
     SiLU(z) -> Linear -> residual; (B, *spatial, C), same shape out."""
 
     def __init__(
-        self, channels: int, spatial_dims: int, d_state: int, expand: int, drop_path: float = 0.0
+        self,
+        channels: int,
+        spatial_dims: int,
+        d_state: int,
+        expand: int,
+        drop_path: float = 0.0,
+        directions: int | None = None,
     ) -> None:
         super().__init__()
         inner = expand * channels
         self.norm = nn.LayerNorm(channels)
         self.in_proj = TokenLinear(channels, 2 * inner, bias=False)
         self.conv = CONV[spatial_dims](inner, inner, 3, padding=1, groups=inner)
-        self.ss2d = SS2D(inner, spatial_dims, d_state)
+        self.ss2d = SS2D(inner, spatial_dims, d_state, directions)
         self.out_norm = nn.LayerNorm(inner)
         self.out_proj = TokenLinear(inner, channels, bias=False)
         self.drop_path = DropPath(drop_path)

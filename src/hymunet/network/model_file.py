@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,12 @@ from hymunet.network.config import HyMUNetConfig
 from hymunet.network.folds import BEST, find_folds
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.pretrained import no_such_model, pretrained_file
+from hymunet.network.segmenter import Segmenter
 
 FORMAT = 1
 _KEY = "hymunet"
+# entry of an architecture that names who built the network, where HyMUNet did not
+BUILDER = "builder"
 
 # tensors of up to this many numbers keep float32 in a file of half precision: norms and their
 # statistics, biases, the stem and the finest convolutions. They are 6 % of the numbers of `tiny`
@@ -32,7 +35,7 @@ HALF_ABOVE = 4096
 
 
 def save_model(
-    path: Path | str, model: HyMUNet, info: dict[str, Any] | None = None, half: bool = False
+    path: Path | str, model: Segmenter, info: dict[str, Any] | None = None, half: bool = False
 ) -> Path:
     """Writes `model` with its architecture and `info` to one file, whole or not at all.
 
@@ -52,7 +55,7 @@ def save_model(
     path = Path(path)
     path = path if path.suffix else path.with_suffix(".safetensors")
     # last, so that info read from another file cannot contradict the weights
-    metadata = {**(info or {}), "format": FORMAT, "architecture": asdict(model.config)}
+    metadata = {**(info or {}), "format": FORMAT, "architecture": model.architecture()}
     weights = {
         name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
     }
@@ -226,6 +229,12 @@ def load_model(path: Path | str) -> tuple[HyMUNet, dict[str, Any]]:
     """
     path = find_model(path)
     info = read_info(path)
+    if BUILDER in info["architecture"]:
+        raise HyMUNetError(
+            f"{path} holds the weights of the network {info['architecture'][BUILDER]}, which took "
+            "part in a comparison; loading a file runs no code, so it cannot be built from the "
+            "file alone: `hymunet compare` on the folder of the comparison uses it"
+        )
     known = {field.name for field in fields(HyMUNetConfig)}
     unknown = sorted(set(info["architecture"]) - known)
     if unknown:
@@ -239,15 +248,24 @@ def load_model(path: Path | str) -> tuple[HyMUNet, dict[str, Any]]:
             model = HyMUNet(**info["architecture"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise HyMUNetError(f"{path} describes an impossible architecture: {error}") from error
+    load_weights(path, model)
+    return model.eval(), info
+
+
+def load_weights(path: Path, network: Segmenter) -> None:
+    """Gives a network that has been built the weights of a model file.
+
+    Raises:
+        HyMUNetError: If they are not the weights of such a network.
+    """
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    _check_weights(path, model, weights)
+    _check_weights(path, network, weights)
     # half-precision files are computed with in float32; copies, since what safetensors returns is
     # the file itself, which may be replaced or cut short later
-    types = {name: value.dtype for name, value in model.state_dict().items()}
+    types = {name: value.dtype for name, value in network.state_dict().items()}
     copies = {name: value.to(types[name], copy=True) for name, value in weights.items()}
-    model.load_state_dict(copies, assign=True)
-    return model.eval(), info
+    network.load_state_dict(copies, assign=True)
 
 
 def _halved(value: torch.Tensor) -> torch.Tensor:
@@ -279,7 +297,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     )
 
 
-def _check_weights(path: Path, model: HyMUNet, weights: dict[str, torch.Tensor]) -> None:
+def _check_weights(path: Path, model: Segmenter, weights: dict[str, torch.Tensor]) -> None:
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if expected == found:

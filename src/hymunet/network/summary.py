@@ -44,7 +44,7 @@ class NetworkSummary:
     scan_updates: int
 
 
-_KINDS = {"C": "residual conv", "M": "Visual Mamba", "A": "self-attention"}
+KINDS = {"C": "residual conv", "M": "Visual Mamba", "A": "self-attention"}
 
 
 def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
@@ -67,17 +67,7 @@ def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
     def remember(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
         shapes[module] = tuple(output.shape[1:])
 
-    parts: list[tuple[str, str, list[nn.Module]]] = [("stem", "strided conv", [model.encoder.stem])]
-    for i, letter in enumerate(config.stages):
-        stage: list[nn.Module] = [model.encoder.downs[i - 1]] if i else []
-        parts.append((f"encoder {i + 1}", _KINDS[letter], [*stage, model.encoder.stages[i]]))
-    for j, (fusion, block) in enumerate(
-        zip(model.decoder.fusions, model.decoder.blocks, strict=True)
-    ):
-        level = len(config.stages) - 1 - j
-        parts.append((f"decoder {level}", f"{config.skip} skip, conv", [fusion, block]))
-    parts.append(("head", "pointwise conv", [model.head, model.aux_heads]))
-
+    parts = network_parts(model)
     hooks = [module.register_forward_hook(count) for module in model.modules()]
     hooks += [modules[-1].register_forward_hook(remember) for _, _, modules in parts[:-1]]
     hooks.append(model.head.register_forward_hook(remember))
@@ -117,6 +107,23 @@ def summarise(model: HyMUNet, image_size: tuple[int, ...]) -> NetworkSummary:
         sum(row.multiply_adds for row in rows),
         sum(row.scan_updates for row in rows),
     )
+
+
+def network_parts(model: HyMUNet) -> list[tuple[str, str, list[nn.Module]]]:
+    """Name, kind and modules of each part, in the order in which an image meets them: the stem, an
+    encoder stage a letter (with the convolution that leads to it), decoder levels, the head."""
+    config = model.config
+    parts: list[tuple[str, str, list[nn.Module]]] = [("stem", "strided conv", [model.encoder.stem])]
+    for i, letter in enumerate(config.stages):
+        stage: list[nn.Module] = [model.encoder.downs[i - 1]] if i else []
+        parts.append((f"encoder {i + 1}", KINDS[letter], [*stage, model.encoder.stages[i]]))
+    for j, (fusion, block) in enumerate(
+        zip(model.decoder.fusions, model.decoder.blocks, strict=True)
+    ):
+        level = len(config.stages) - 1 - j
+        parts.append((f"decoder {level}", f"{config.skip} skip, conv", [fusion, block]))
+    parts.append(("head", "pointwise conv", [model.head, model.aux_heads]))
+    return parts
 
 
 def _cost(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[int, int]:

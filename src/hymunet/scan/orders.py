@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 
-def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+def scan_orders(
+    shape: tuple[int, ...],
+    device: torch.device | str = "cpu",
+    directions: int | None = None,
+) -> Tensor:
     """The cross-scan of a grid: each axis as the fastest one, forwards and backwards.
 
     In 2-D these are the four directions of VMamba (rows, rows reversed, columns, columns reversed;
@@ -23,24 +27,32 @@ def scan_orders(shape: tuple[int, ...], device: torch.device | str = "cpu") -> T
             in the graph, for whatever size comes.
         device: Where the table shall live; tables are kept and returned again for equal arguments,
             so treat them as constants.
+        directions: Only the first so many; None: all.
 
     Returns:
-        (2 * len(shape), number of tokens) int64; `order[k, t]` is the raster index of the token
-        that direction k visits at step t.
+        (directions, number of tokens) int64, directions 2 * len(shape) where none are given;
+        `order[k, t]` is the raster index of the token that direction k visits at step t.
 
     Raises:
-        ValueError: If `shape` is empty or an axis is shorter than 1.
+        ValueError: If `shape` is empty, an axis is shorter than 1, or there are not so many
+            directions.
     """
     if not isinstance(shape, (tuple, list)) or not shape or any(side < 1 for side in shape):
         raise ValueError(
             f"a grid needs axes of length 1 or more, but its shape is {shape!r}; "
             "pass (height, width) or (depth, height, width)"
         )
+    most = 2 * len(shape)
+    if directions is not None and not 1 <= directions <= most:
+        raise ValueError(
+            f"a grid of {len(shape)} axes is scanned in 1 to {most} directions, not {directions}"
+        )
+    count = directions or most
     # tensors are stand-ins while a graph is traced, and under FakeTensorMode: one of those in the
     # cache would be handed to real computations later
     if torch.compiler.is_compiling() or _tensors_are_stand_ins():
-        return _make_orders(shape, device)
-    key = (tuple(int(side) for side in shape), torch.device(device))
+        return _make_orders(shape, device, count)
+    key = (tuple(int(side) for side in shape), torch.device(device), count)
     order = _cached_orders(*key)
     if not is_scan_order(order):  # somebody has written into it: it is theirs now
         _cached_orders.cache_clear()
@@ -62,18 +74,18 @@ def is_scan_order(order: Tensor) -> bool:
 
 # four directions of a 256x256 grid are 2 MiB; sizes that alternate more than this are rebuilt
 @lru_cache(maxsize=64)
-def _cached_orders(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _cached_orders(shape: tuple[int, ...], device: torch.device, count: int) -> Tensor:
     # a table made during inference serves a later training, whose backward needs a normal tensor
     with torch.inference_mode(False):
-        order = _make_orders(shape, "cpu").to(device)
+        order = _make_orders(shape, "cpu", count).to(device)
     order.scan_order_version = order._version  # type: ignore[attr-defined]
     return order
 
 
-def _make_orders(shape: tuple[int, ...], device: torch.device | str) -> Tensor:
+def _make_orders(shape: tuple[int, ...], device: torch.device | str, count: int) -> Tensor:
     tokens = torch.arange(math.prod(shape), device=device).view(shape)
     paths = []
     for axis in reversed(range(len(shape))):  # the last axis first: direction 0 is the raster
         path = tokens.movedim(axis, -1).flatten()
         paths += [path, path.flip(0)]
-    return torch.stack(paths)
+    return torch.stack(paths[:count])

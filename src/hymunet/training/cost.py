@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hymunet.inference.sliding_window import sliding_window
-from hymunet.network.hymunet import HyMUNet
+from hymunet.network.segmenter import Segmenter
 from hymunet.training.lightning_module import VALIDATION_OVERLAP
 from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss
 from hymunet.training.optimiser import make_optimiser
@@ -35,7 +35,7 @@ _STEPS, _PATIENCE_S = 4, 60.0
 _MARGIN = 0.95  # of a budget, since epochs do not all take as long
 
 
-def bytes_a_sample(network: HyMUNet, size: Sequence[int]) -> int:
+def bytes_a_sample(network: Segmenter, size: Sequence[int]) -> int:
     """Bytes that the backward pass needs of one image of `size`: tensors that autograd saves.
 
     Measured in the network's own precision on the CPU or where its weights are; the network is
@@ -84,7 +84,7 @@ def batch_that_fits(batch_size: int, a_sample: int, free: int | None) -> int:
 
 def epochs_in(
     seconds: float,
-    network: HyMUNet,
+    network: Segmenter,
     loaders: tuple[Batches, Batches],
     settings: Settings,
     device: torch.device,
@@ -113,7 +113,7 @@ def epochs_in(
 
 
 def made_up_batches(
-    network: HyMUNet, settings: Settings, size: Sequence[int]
+    network: Segmenter, settings: Settings, size: Sequence[int]
 ) -> list[dict[str, Tensor]]:
     """Noise with noise as its mask, for measuring steps without data."""
     generator = torch.Generator().manual_seed(0)
@@ -124,7 +124,7 @@ def made_up_batches(
 
 
 def seconds_a_step(
-    network: HyMUNet, loader: Batches, settings: Settings, device: torch.device
+    network: Segmenter, loader: Batches, settings: Settings, device: torch.device
 ) -> float:
     """Median over a few optimisation steps, loading and augmentation included; the first, which
     warms everything up, does not count where there is another. The network is changed."""
@@ -161,7 +161,7 @@ def seconds_a_step(
 
 @torch.no_grad()
 def _seconds_a_look(
-    network: HyMUNet, loader: Batches, settings: Settings, device: torch.device
+    network: Segmenter, loader: Batches, settings: Settings, device: torch.device
 ) -> float:
     """Of one validation batch."""
     network.eval()

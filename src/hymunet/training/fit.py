@@ -16,12 +16,12 @@ from hymunet.data.formats import find_dataset
 from hymunet.data.groups import grouped_by_name
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.data.splits import Split, save_split
-from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import read_info
+from hymunet.network.segmenter import NetworkFacts
 from hymunet.training.cost import available_memory, bytes_a_sample
 from hymunet.training.dataset import training_statistics
 from hymunet.training.decide import decide, save_decision, say_choices, uses_gpu
-from hymunet.training.initial import Start, save_start, starting_network
+from hymunet.training.initial import GivenNetwork, Start, save_start, starting_network
 from hymunet.training.lightning_module import SegmentationTask
 from hymunet.training.limits import check_batch, in_memory, in_time
 from hymunet.training.loading import (
@@ -65,6 +65,7 @@ def fit(
     masks: Path | None = None,
     split_file: Path | None = None,
     console: Console | None = None,
+    given_network: GivenNetwork | None = None,
 ) -> FinishedRun:
     """Trains a network on `data` and writes the run folder `output`.
 
@@ -76,6 +77,7 @@ def fit(
         masks: Folder of masks, likewise.
         split_file: Which case is in which part, see `read_split`; None: the data's own, else drawn.
         console: Where to report; None: standard error.
+        given_network: What to train instead of the network that the options describe.
 
     Raises:
         HyMUNetError: If the data, the folder or the settings cannot be used.
@@ -83,7 +85,8 @@ def fit(
     console = console or Console(stderr=True)
     dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
     run = RunFolder(output)
-    resuming = run.holds(run_settings(options, data, output, images, masks, split_file))
+    named = None if given_network is None else given_network.name
+    resuming = run.holds(run_settings(options, data, output, images, masks, split_file, named))
     found = len(dataset.cases)
     dataset, given = given_split(dataset, split_file, run.split if resuming else None)
     say(console, f"{dataset.name}: {plural(found, 'case')} in {dataset.root}")
@@ -97,12 +100,12 @@ def fit(
     settings = decision.settings
     say_choices(decision.plan, console, () if options.budget is None else ("epochs",))
     in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
-    start = starting_network(settings, in_channels, spatial_dims, run.init)
+    start = starting_network(settings, in_channels, spatial_dims, run.init, given_network)
     network = start.network
     for note in start.notes:
         say(console, note)
     device = torch.device("cuda" if uses_gpu(options) else "cpu")
-    geometry = _geometry(settings, network)
+    geometry = _geometry(settings, network.config)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
     split = decision.split
@@ -141,7 +144,7 @@ def fit(
     for problem in problems:
         say(console, f"{problem}; going on from the checkpoint before it", "yellow")
     if not resuming:  # from here on the folder is this run's: what can be refused has been checked
-        run.start(run_settings(settings, data, output, images, masks, split_file))
+        run.start(run_settings(settings, data, output, images, masks, split_file, named))
         save_decision(run, decision)
     if not run.split.exists():
         save_split(run.split, split)
@@ -157,6 +160,8 @@ def fit(
         parameters=sum(p.numel() for p in network.parameters()),
         finished=False,
     )
+    if named is not None:
+        provenance["network"] = named
     if start.origin:
         provenance["init"] = start.origin
     run.write_provenance(provenance)
@@ -169,7 +174,12 @@ def fit(
     if checkpoint is not None:
         say(console, f"resuming from {checkpoint}")
     else:
-        say(console, _announcement(settings, start, provenance, len(loaders[0])))
+        say(
+            console,
+            _announcement(
+                named or str(settings.preset), settings, start, provenance, len(loaders[0])
+            ),
+        )
     needed, goal = (FEW_MORE_STEPS, "new images") if start.origin else (FEW_STEPS, "from scratch")
     if task.total_steps < needed:
         say(
@@ -205,9 +215,9 @@ def _finished(run: RunFolder, dataset: Dataset, split: Split) -> FinishedRun:
 
 
 def _announcement(
-    options: TrainOptions, start: Start, provenance: dict[str, Any], steps: int
+    name: str, options: TrainOptions, start: Start, provenance: dict[str, Any], steps: int
 ) -> str:
-    what = f"fine-tuning {start.origin['name']}" if start.origin else f"training {options.preset}"
+    what = f"fine-tuning {start.origin['name']}" if start.origin else f"training {name}"
     still = sum(p.numel() for p in start.network.parameters() if not p.requires_grad)
     frozen = f", {still:,} of them frozen" if still else ""
     return (
@@ -216,8 +226,8 @@ def _announcement(
     )
 
 
-def _geometry(settings: Settings, network: HyMUNet) -> PreprocessConfig:
-    channels = network.config.in_channels
+def _geometry(settings: Settings, facts: NetworkFacts) -> PreprocessConfig:
+    channels = facts.in_channels
     resized = settings.resize in ("squeeze", "letterbox")
     assert not resized or settings.image_size is not None  # the plan has chosen one
     return PreprocessConfig(
@@ -226,7 +236,7 @@ def _geometry(settings: Settings, network: HyMUNet) -> PreprocessConfig:
         normalisation=settings.normalisation,
         mean=(0.0,) * channels,  # until the training images' are known
         std=(1.0,) * channels,
-        multiple=network.config.stride,
+        multiple=facts.stride,
         patch_size=settings.patch_size,
         spacing_mm=settings.spacing_mm,
         clip=settings.intensity_range,

@@ -1,6 +1,7 @@
 """The network that a training starts from: new weights, or those of a trained model (`--init`)."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hymunet.errors import HyMUNetError
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.hymunet import PRESETS, HyMUNet
 from hymunet.network.model_file import find_model, load_model, read_info, save_model
+from hymunet.network.segmenter import Segmenter
 from hymunet.training.options import TrainOptions, model_name
 from hymunet.training.planning.look import Origin
 from hymunet.training.planning.plan import Settings
@@ -25,6 +27,20 @@ _HEADS = ("head.", "aux_heads.")  # the only ones that know the classes
 # what a preset does not say: the data, the options or the letters of the stages do
 _NOT_A_PRESET = {"in_channels", "num_classes", "spatial_dims", "activation", "stages", "skip"}
 _NOT_A_PRESET |= {"stem_stride", "drop_path", "deep_supervision"}
+
+
+@dataclass(frozen=True)
+class GivenNetwork:
+    """A network to train that no option describes, such as a rival of `hymunet compare`.
+
+    Args:
+        name: What `config.yaml` calls it.
+        make: (settings, image channels, spatial dimensions) -> the network, freshly initialised
+            from torch's generator.
+    """
+
+    name: str
+    make: Callable[[Settings, int, int], Segmenter]
 
 
 @dataclass(frozen=True)
@@ -41,14 +57,20 @@ class Start:
         preprocess: How the model read images, as its file says.
     """
 
-    network: HyMUNet
+    network: Segmenter
     origin: dict[str, Any] = field(default_factory=dict)
     cases: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     preprocess: dict[str, Any] | None = None
 
 
-def starting_network(options: Settings, in_channels: int, spatial_dims: int, saved: Path) -> Start:
+def starting_network(
+    options: Settings,
+    in_channels: int,
+    spatial_dims: int,
+    saved: Path,
+    given: GivenNetwork | None = None,
+) -> Start:
     """The network to train on images of `in_channels` and `spatial_dims`.
 
     From scratch, weights are a function of the seed. From a model, everything that fits is taken.
@@ -62,13 +84,21 @@ def starting_network(options: Settings, in_channels: int, spatial_dims: int, sav
         in_channels: Channels of the images.
         spatial_dims: 2 or 3.
         saved: What `save_start` wrote when this run began; where it exists, nothing else is read.
+        given: What to train instead of a preset's network.
 
     Raises:
         HyMUNetError: If the model cannot be used, is for images of other dimensions, or is not
-            what the options say of the architecture.
+            what the options say of the architecture; or a network is given as well.
     """
+    if given is not None:
+        if options.init is not None:
+            raise HyMUNetError(
+                f"the network {given.name} and init {options.init} both say what to start from; "
+                "give one of them"
+            )
+        return Start(_seeded(options, given.make, options, in_channels, spatial_dims))
     if options.init is None:
-        return Start(_new_network(options, in_channels, spatial_dims))
+        return Start(_seeded(options, preset_network, options, in_channels, spatial_dims))
     if saved.is_file():
         start = _read_start(saved)
     else:
@@ -138,25 +168,24 @@ def _asked_for(options: Settings) -> dict[str, Any]:
     }
 
 
-def _seeded(options: Settings, make: Any, **sizes: Any) -> HyMUNet:
+def _seeded(options: Settings, make: Any, *args: Any, **sizes: Any) -> Any:
     # weights are a function of the seed; the caller's random state is left as it was
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        network: HyMUNet = make(**sizes)
-    return network
+        return make(*args, **sizes)
 
 
-def _new_network(options: Settings, in_channels: int, spatial_dims: int) -> HyMUNet:
+def preset_network(options: Settings, in_channels: int, spatial_dims: int, **sizes: Any) -> HyMUNet:
+    """The preset's network as the settings say, weights from torch's generator; `sizes` are fields
+    of `HyMUNetConfig` that no setting names."""
     assert options.preset is not None  # without a model, the plan has chosen one
-    return _seeded(
-        options,
-        PRESETS[options.preset],
+    return PRESETS[options.preset](
         in_channels=in_channels,
         spatial_dims=spatial_dims,
         stages=options.stages,
         skip=options.skip,
         stem_stride=options.stem_stride,
-        **_asked_for(options),
+        **(_asked_for(options) | sizes),
     )
 
 

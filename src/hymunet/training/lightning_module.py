@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from hymunet.errors import NonFiniteError
 from hymunet.inference.sliding_window import sliding_window
-from hymunet.network.hymunet import HyMUNet
+from hymunet.network.segmenter import Segmenter
 from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss, probabilities
 from hymunet.training.optimiser import make_optimiser
 from hymunet.training.planning.plan import Settings
@@ -44,7 +44,7 @@ class SegmentationTask(lightning.LightningModule):
     resolution; under `window` of whole images, whose logits are blended from windows.
     """
 
-    def __init__(self, network: HyMUNet, options: Settings, steps_per_epoch: int) -> None:
+    def __init__(self, network: Segmenter, options: Settings, steps_per_epoch: int) -> None:
         super().__init__()
         self.network, self.options = network, options
         self.window = options.patch_size if options.resize == "window" else None
@@ -62,22 +62,23 @@ class SegmentationTask(lightning.LightningModule):
         self.epoch_terms: dict[str, list[Tensor]] = {}
         self.validation: list[Tensor] = []
 
-    def averaged_network(self) -> HyMUNet:
+    def averaged_network(self) -> Segmenter:
         """The network that is validated, kept and shipped."""
         network = self.average.module
-        assert isinstance(network, HyMUNet)
+        assert isinstance(network, Segmenter)
         return network
 
     def configure_optimizers(self) -> Any:
         options, rate = self.options, self.options.learning_rate
+        slower = options.encoder_rate != 1
         optimiser, schedule = make_optimiser(
             self.network,
             rate,
             options.weight_decay,
             self.total_steps,
             options.warmup,
-            old=self.network.encoder,
-            old_rate=rate * options.encoder_rate if options.encoder_rate != 1 else None,
+            old=self.network.get_submodule("encoder") if slower else None,
+            old_rate=rate * options.encoder_rate if slower else None,
             name=options.optimizer,
         )
         return {

@@ -6,7 +6,7 @@ from rich.console import Console
 from hymunet.console import say
 from hymunet.data.preprocess import PreprocessConfig
 from hymunet.errors import HyMUNetError
-from hymunet.network.hymunet import HyMUNet
+from hymunet.network.segmenter import Segmenter
 from hymunet.training.cost import Batches, batch_that_fits, epochs_in
 from hymunet.training.decide import Decision
 from hymunet.training.options import seconds_of
@@ -16,7 +16,7 @@ from hymunet.wording import memory_text
 
 
 def check_batch(
-    settings: Settings, cases: int, geometry: PreprocessConfig, network: HyMUNet
+    settings: Settings, cases: int, geometry: PreprocessConfig, network: Segmenter
 ) -> None:
     """Batch statistics need more than one value a channel in the deepest stage."""
     size = geometry.patch_size or geometry.image_size
@@ -64,7 +64,7 @@ def in_memory(
 def in_time(
     budget: str,
     decision: Decision,
-    network: HyMUNet,
+    network: Segmenter,
     loaders: tuple[Batches, Batches],
     device: torch.device,
     console: Console,

@@ -8,12 +8,16 @@ from torch import nn
 from hymunet.network.mamba import SS2D
 
 _LEAST = 8  # a matrix with a shorter side has no spectrum worth flattening
-_DENSE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# a transposed convolution maps each position's features to those of a patch: the matrix is
+# (in, out * kernel), transposed
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_DENSE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 
 
 def hidden_matrices(model: nn.Module) -> set[int]:
     """`id` of each weight that maps features to features: of linear layers and of convolutions that
-    are not grouped, (out, in * kernel), neither side below 8; `model.head` is left out."""
+    are not grouped, (out, in * kernel), transposed ones among them, neither side below 8;
+    `model.head` is left out."""
     head = getattr(model, "head", None)
     outputs = {id(m) for m in head.modules()} if isinstance(head, nn.Module) else set()
     return {

@@ -20,8 +20,8 @@ from rich.progress import (
 from hymunet.console import say
 from hymunet.errors import NonFiniteError
 from hymunet.files import replacing
-from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import save_model
+from hymunet.network.segmenter import Segmenter
 from hymunet.training.lightning_module import SegmentationTask
 from hymunet.training.options import seconds_of
 from hymunet.training.run_folder import RunFolder
@@ -141,7 +141,7 @@ class Recorder(lightning.Callback):
         self._save_checkpoint(trainer)
         self._say(trainer, row, better)
 
-    def _save_best(self, network: HyMUNet, row: dict[str, float]) -> None:
+    def _save_best(self, network: Segmenter, row: dict[str, float]) -> None:
         save_model(self.run.best, network, self.model_info(row))
 
     def _save_checkpoint(self, trainer: lightning.Trainer) -> None:

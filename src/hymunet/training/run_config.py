@@ -12,6 +12,7 @@ from hymunet.training.options import TrainOptions
 
 # what config.yaml holds besides options: arguments of `train` that name files
 PLACES = ("data", "output", "images", "masks", "split_file")
+NETWORK = "network"  # the name of a network that no option describes, see GivenNetwork
 _OPTIONS = frozenset(field.name for field in fields(TrainOptions))
 # settings that give way together: who gives the one wants nothing of the others that a file says
 _ALTERNATIVES = {
@@ -32,14 +33,18 @@ def run_settings(
     images: Path | None = None,
     masks: Path | None = None,
     split_file: Path | None = None,
+    network: str | None = None,
 ) -> dict[str, Any]:
     """What defines a run: the data, the run folder and every option that is not None, as plain
-    values; files are named so that they are found from anywhere."""
+    values; files are named so that they are found from anywhere. `network` names what no option
+    describes."""
     values: dict[str, Any] = {"data": str(data.resolve()), "output": str(output)}
     if images is not None and masks is not None:
         values |= {"images": str(images), "masks": str(masks)}
     if split_file is not None:
         values["split_file"] = str(split_file.resolve())
+    if network is not None:
+        values[NETWORK] = network
     for name, value in asdict(options).items():
         if value is not None and name in _OPTIONS:
             values[name] = list(value) if isinstance(value, tuple) else value
@@ -55,6 +60,17 @@ def _place(model: str) -> str:
     return model if is_name else str(path.resolve())
 
 
+def changed_options(options: TrainOptions) -> dict[str, Any]:
+    """What somebody chose, by the names of its flags: options that differ from their defaults,
+    `no_augment: True` for one that was switched off."""
+    usual = asdict(TrainOptions())
+    return {
+        f"no_{name}" if value is False else name: value is False or value
+        for name, value in asdict(options).items()
+        if value != usual[name]
+    }
+
+
 def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a `config.yaml` and, for options that are younger than it, their defaults: a
     new option's default is what was done before there was the option."""
@@ -64,6 +80,12 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 def config_text(values: dict[str, Any]) -> str:
     """The text of `config.yaml`."""
+    if NETWORK in values:
+        head = (
+            "# a run of a comparison; the command in compare.json of the folder above repeats it\n"
+            "# preset, stages and skip are those of our networks: a rival has none of them\n"
+        )
+        return head + yaml.safe_dump(values, sort_keys=False)
     return "# repeat this run with: hymunet train --config THIS_FILE --output ANOTHER_FOLDER\n" + (
         yaml.safe_dump(values, sort_keys=False)
     )
@@ -95,11 +117,26 @@ def read_config(path: Path) -> dict[str, Any]:
         raise HyMUNetError(f"there is no configuration file {path}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise HyMUNetError(f"{path} is not YAML: {error}") from error
-    known = {*PLACES, *_OPTIONS}
+    known = {*PLACES, *_OPTIONS, NETWORK}
     if not isinstance(values, dict) or set(values) - known:
         wrong = sorted(set(values) - known) if isinstance(values, dict) else ["no mapping"]
         raise HyMUNetError(
             f"{path} has entries that are no options of train: {', '.join(map(str, wrong))}; "
             "`hymunet train --help` lists them (with _ for -)"
+        )
+    return values
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """As `read_config`, of a run that `hymunet train` can repeat.
+
+    Raises:
+        HyMUNetError: As `read_config`, or if the run trained a network that no option describes.
+    """
+    values = read_config(path)
+    if NETWORK in values:
+        raise HyMUNetError(
+            f"{path} is of the network {values[NETWORK]}, a part of a comparison, which "
+            "`hymunet train` cannot build; `hymunet compare` repeats it"
         )
     return values

@@ -9,15 +9,14 @@ import json
 import platform
 import sys
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hymunet import __version__
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
+from hymunet.machine import processor, versions
 from hymunet.training.options import OPEN, TrainOptions
 from hymunet.training.run_config import config_text, read_config, with_defaults
 
@@ -158,10 +157,7 @@ def _same(name: str, there: Any, now: Any) -> bool:
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
     """What ran: versions, processor, threads."""
-    versions = {"hymunet": __version__, "python": platform.python_version()}
-    for package in ("torch", "monai", "lightning", "pytorch_optimizer", "numpy"):
-        versions[package] = metadata.version(package)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "command": " ".join(sys.argv),
         "machine": {
@@ -169,15 +165,5 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
             "device": name,
             "threads": torch.get_num_threads(),
         },
-        "versions": versions,
+        "versions": versions("torch", "monai", "lightning", "pytorch_optimizer", "numpy"),
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -1,10 +1,8 @@
 """`hymunet train --folds`: a network a fold, every case judged by the one that did not see it."""
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,13 @@ from hymunet.data.splits import Split, save_split
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.evaluate import evaluate
 from hymunet.evaluation.out_of_fold import judge_folds
+from hymunet.evaluation.provenance import command_line
 from hymunet.evaluation.summary import headline_means
 from hymunet.evaluation.terminal import print_tables
 from hymunet.files import make_folder
 from hymunet.training.fit import FinishedRun, fit
 from hymunet.training.options import TrainOptions
-from hymunet.training.run_config import run_settings, with_defaults
+from hymunet.training.run_config import changed_options, run_settings, with_defaults
 from hymunet.wording import plural
 from hymunet.workflows.after_training import choose_after_training
 from hymunet.workflows.fold_drawing import draw_folds
@@ -98,7 +97,11 @@ def cross_validate(
         runs.append(run)
     if fold is not None:
         return _one_fold(runs[0], data, images, masks, output, folds, options.groups, console)
-    command = _command(data, output, options, folds, images, masks, split_file)
+    words = {
+        "folds": folds, "output": output, "images": images, "masks": masks,
+        "split_file": split_file, **changed_options(options),
+    }  # fmt: skip
+    command = command_line("train", [str(data)], words)
     evaluation = judge_folds(output, data, dataset, splits, runs, command, started)
     print_tables(evaluation)
     say(console, f"the folds together: hymunet predict IMAGES --model {output} --output MASKS")
@@ -201,27 +204,3 @@ def _is_finished(folder: Path) -> bool:
         return json.loads(text).get("finished") is True
     except (OSError, ValueError):
         return False
-
-
-def _command(
-    data: Path,
-    output: Path,
-    options: TrainOptions,
-    folds: int,
-    images: Path | None,
-    masks: Path | None,
-    split_file: Path | None,
-) -> str:
-    """The command as it can be typed into a POSIX shell: only what differs from the defaults."""
-    words = ["hymunet", "train", str(data), "--folds", str(folds), "--output", str(output)]
-    usual = asdict(TrainOptions())
-    places = {"images": images, "masks": masks, "split_file": split_file}
-    given = {name: value for name, value in asdict(options).items() if value != usual[name]}
-    for name, value in (places | given).items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif value is not None:
-            several = value if isinstance(value, list | tuple) else [value]
-            words += [flag, *map(str, several)]
-    return shlex.join(words)

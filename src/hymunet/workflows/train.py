@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hymunet.training.options import TrainOptions
-from hymunet.training.run_config import PLACES, read_config
+from hymunet.training.run_config import PLACES, read_options
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def train(
     from hymunet.workflows.after_training import choose_after_training
 
     if config is not None:
-        values = read_config(Path(config))
+        values = read_options(Path(config))
         places = {name: values.pop(name, None) for name in PLACES}
         images, masks = images or places["images"], masks or places["masks"]
         split_file = split_file or places["split_file"]

@@ -1,6 +1,5 @@
 """The findings of `verify` as one HTML file, with a contact sheet of the cases concerned."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,9 @@ from hymunet.data.case_io import read_stored_case
 from hymunet.data.verify_masks import names_by_value
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.charts import Chart, histogram
-from hymunet.evaluation.robustness_page import style_sheet
+from hymunet.evaluation.page import render, style_sheet
 from hymunet.evaluation.thumbnails import Thumbnail, thumbnail
 from hymunet.files import write_text
-from hymunet.wording import plural, shortened
 
 if TYPE_CHECKING:
     from hymunet.data.case import Case
@@ -29,8 +27,6 @@ def write_page(path: Path, result: "Verification") -> None:
     Raises:
         HyMUNetError: If it cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
     from hymunet.workflows.verify import facts
 
     cases = {case.id: case for case in result.dataset.cases}
@@ -47,13 +43,9 @@ def write_page(path: Path, result: "Verification") -> None:
             if drawn[id_] is not None
         ]
         shown.append({"finding": finding, "pictures": pictures})
-    template = files("hymunet.workflows").joinpath("verify.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals["plural"] = plural
-    environment.filters["shortened"] = shortened
-    page = environment.from_string(template).render(
+    page = render(
+        "hymunet.workflows/verify.html.jinja",
+        {},
         style=style_sheet(),
         dataset=result.dataset,
         facts=facts(result),

@@ -1,0 +1,180 @@
+"""Cells one after the other, then their figures: what `compare` and `ablate` have in common."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from hymunet.console import say
+from hymunet.errors import HyMUNetError
+from hymunet.evaluation.tables import as_json
+from hymunet.experiments.compare.cells import Cell, run_cell
+from hymunet.experiments.compare.costs import Cost, measure
+from hymunet.experiments.compare.entrants import Entrant
+from hymunet.experiments.compare.record import read_record, write_record
+from hymunet.experiments.compare.results import differences, model_figures, statistics_notes
+from hymunet.experiments.compare.settle import Shared
+from hymunet.files import write_text
+from hymunet.machine import machine
+from hymunet.training.run_config import read_config
+from hymunet.training.run_folder import machine_facts
+
+
+def run_cells(
+    shared: Shared, entrants: Sequence[Entrant], seeds: Sequence[int], console: Console
+) -> None:
+    """Trains and judges every model by every seed; what is done already is left alone.
+
+    All models take their turn by the first seed before any does by the second, so that what is
+    interrupted can be looked at. The record remembers who took part, by this call and others.
+    """
+    record = read_record(shared.folder)
+    known = [Entrant(**one) for one in record["models"]]
+    cells = [(name, int(seed)) for name, seed in record["cells"]]
+    for entrant in entrants:
+        if entrant not in known:
+            _check_name(entrant, known)
+            known.append(entrant)
+        cells += [(entrant.name, s) for s in seeds if (entrant.name, s) not in cells]
+    record |= {"models": [asdict(one) for one in known], "cells": cells}
+    write_record(shared.folder, record)
+    total = len(seeds) * len(entrants)
+    for number, seed in enumerate(seeds):
+        for place, entrant in enumerate(entrants):
+            count = number * len(entrants) + place + 1
+            say(console, f"{entrant.name}, seed {seed} ({count} of {total})", "bold")
+            siblings = [Cell(entrant, s, shared.folder) for n, s in cells if n == entrant.name]
+            run_cell(Cell(entrant, seed, shared.folder), shared, siblings, console)
+
+
+def summarise(shared: Shared, command: str, started: float, console: Console) -> dict[str, Any]:
+    """Figures of all cells that are done, whichever call did them; writes costs.json and
+    table.json.
+
+    Raises:
+        HyMUNetError: If no cell is done.
+    """
+    record = read_record(shared.folder)
+    entrants = {one["name"]: Entrant(**one) for one in record["models"]}
+    cells = [Cell(entrants[name], int(seed), shared.folder) for name, seed in record["cells"]]
+    rows: dict[str, dict[int, list[dict[str, Any]]]] = {name: {} for name in entrants}
+    failed, left = [], []
+    for cell in cells:
+        scores = cell.scores()
+        if scores is not None:
+            rows[cell.entrant.name][cell.seed] = scores
+        elif cell.failure is not None:
+            reason = cell.failure["reason"]
+            failed.append({"model": cell.entrant.name, "seed": cell.seed, "reason": reason})
+        else:
+            left.append({"model": cell.entrant.name, "seed": cell.seed})
+    rows = {name: by_seed for name, by_seed in rows.items() if by_seed}
+    if not rows:
+        reasons = "; ".join(f"{one['model']}: {one['reason']}" for one in failed)
+        raise HyMUNetError(f"no model has been trained and judged; {reasons}")
+    reference = next(iter(entrants))
+    found = differences(rows, reference) if reference in rows else {}
+    costs, cost_facts = _costs(shared, [entrants[name] for name in rows], console)
+    models = [
+        {
+            "name": name,
+            "what": entrants[name].what,
+            "factor": entrants[name].factor,
+            **_training(shared, [c for c in cells if c.entrant.name == name and c.seed in by_seed]),
+            **model_figures(by_seed),
+            "difference": found.get(name),
+            "cost": asdict(costs[name]),
+        }
+        for name, by_seed in rows.items()
+    ]
+    notes = statistics_notes(models[0]["groups"], len(found))
+    if reference not in rows:
+        notes.append(f"{reference}, which the others are to be compared with, is not done: no "
+                     "differences")  # fmt: skip
+    if not shared.split.test:
+        notes.append("the data have no test part: models are judged on the validation part, which "
+                     "chose their epochs, so all scores are optimistic")  # fmt: skip
+    notes += [f"{name}: {note}" for name, cost in costs.items() for note in cost.notes]
+    summary = {
+        "data": shared.dataset.name,
+        "root": str(shared.data),
+        "part": shared.part,
+        "n": models[0]["n"],
+        "groups": models[0]["groups"],
+        "length_unit": models[0]["length_unit"],
+        "size": list(shared.size),
+        "split": {part: len(getattr(shared.split, part)) for part in ("train", "val", "test")},
+        "budget": shared.options.budget,
+        "batch_size": shared.settings.batch_size,
+        "reference": reference,
+        "models": models,
+        "failed": failed,
+        "open": left,
+        "costs": cost_facts,
+        "notes": notes,
+        "made": {
+            "command": command,
+            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "seconds": round(time.perf_counter() - started, 1),
+            **{k: v for k, v in machine_facts(_device(shared)).items() if k != "command"},
+        },
+    }
+    write_text(shared.folder / "table.json", as_json(summary))
+    return summary
+
+
+def _training(shared: Shared, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Seeds, epochs and time of a model's trainings; `images_a_second` counts training cases (or
+    patches) by the run's own clock: loading, augmentation and validation included."""
+    an_epoch = [s for s in (cell.seconds_an_epoch() for cell in cells) if s]
+    samples = len(shared.split.train) * shared.settings.patches
+    return {
+        "seeds": [cell.seed for cell in cells],
+        "epochs": [read_config(cell.folder / "config.yaml").get("epochs") for cell in cells],
+        "best_epochs": [cell.provenance.get("best_epoch") for cell in cells],
+        "training_seconds": [cell.provenance.get("training_seconds") for cell in cells],
+        "images_a_second": samples / float(np.median(an_epoch)) if an_epoch else None,
+    }
+
+
+def _costs(
+    shared: Shared, entrants: Sequence[Entrant], console: Console
+) -> tuple[dict[str, Cost], dict[str, Any]]:
+    """What every model costs, measured in turns; as costs.json has it where nothing changed."""
+    path = shared.folder / "costs.json"
+    facts = {
+        **machine("numba"),
+        "size": list(shared.size),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["facts"] == facts and {e.name for e in entrants} <= kept["models"].keys():
+            return {e.name: Cost(**kept["models"][e.name]) for e in entrants}, facts
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    say(console, "measuring latency and memory at batch 1")
+    settings = {entrant.name: shared.settings_of(entrant, 0) for entrant in entrants}
+    costs = measure(entrants, settings, shared.in_channels, shared.size)
+    content = {"facts": facts, "models": {name: asdict(cost) for name, cost in costs.items()}}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    return costs, facts
+
+
+def _check_name(entrant: Entrant, known: Sequence[Entrant]) -> None:
+    for other in known:
+        if entrant.folder.lower() == other.folder.lower():
+            raise HyMUNetError(
+                f"{entrant.name} and {other.name} would share the folder {entrant.folder}; give "
+                "one of them another name, or another --output"
+            )
+
+
+def _device(shared: Shared) -> torch.device:
+    on_gpu = shared.options.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")

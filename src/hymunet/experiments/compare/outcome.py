@@ -1,0 +1,26 @@
+"""What `compare` and `ablate` return; imports nothing heavy, since verbs name it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out.
+
+    Args:
+        folder: Where everything lies.
+        summary: What `table.json` holds: `models` (figures, differences, costs of each),
+            `failed`, `open`, `notes`, and how it was made.
+        report: The page.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    report: Path
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a model could not be trained or judged."""
+        return int(bool(self.summary["failed"]))

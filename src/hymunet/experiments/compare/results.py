@@ -1,0 +1,143 @@
+"""Figures from the rows of all cells: each model's means, and its difference to the first.
+
+Seeds are averaged a case first; whatever is random acts on groups of cases; p-values are corrected
+over the models that are compared (Holm), within each metric.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hymunet.errors import HyMUNetError
+from hymunet.evaluation.summary import few_groups_notes
+from hymunet.evaluation.tables import as_bounds, mean_of
+from hymunet.metrics.case import METRICS
+from hymunet.metrics.statistics import bootstrap_mean, bootstrap_pooled, holm, paired_sign_flip
+
+PER_IMAGE = ("dice", "iou", "precision", "recall", "boundary_iou", "hd95", "hd")
+POOLED = ("dice", "iou")
+COMPARED = ("dice", "iou", "precision", "boundary_iou", "hd95", "hd")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def model_figures(by_seed: Mapping[int, Rows]) -> dict[str, Any]:
+    """The means of one model.
+
+    Args:
+        by_seed: The rows of its cases, a row a case and class, for each seed.
+
+    Returns:
+        `per_image`: metric -> mean, low, high (bootstrap over groups, seeds averaged a case), and
+        `sd_over_seeds`, of the seeds' means (None where there is one); `pooled`: metric -> mean,
+        low, high; `n`, `groups`, `length_unit` (None where cases do not share it: lengths are then
+        left out).
+    """
+    cases = _by_case(by_seed)
+    groups = [case["group"] for case in cases.values()]
+    rows = [row for several in by_seed.values() for row in several]
+    units = {row["unit"] for row in rows}
+    names = [m for m in PER_IMAGE if METRICS[m].unit == "" or len(units) == 1]
+    figures: dict[str, Any] = {
+        "n": len(cases),
+        "groups": len(set(groups)),
+        "length_unit": units.pop() if len(units) == 1 else None,
+        "per_image": {},
+        "pooled": {},
+    }
+    for metric in names:
+        means = [
+            float(np.mean([case[metric] for case in _by_case({0: several}).values()]))
+            for several in by_seed.values()
+        ]
+        figures["per_image"][metric] = mean_of([c[metric] for c in cases.values()], groups) | {
+            "sd_over_seeds": float(np.std(means, ddof=1)) if len(means) > 1 else None
+        }
+    for metric in POOLED:
+        figures["pooled"][metric] = as_bounds(
+            bootstrap_pooled(
+                rows, [row["group"] for row in rows], [row["class"] for row in rows], metric
+            )
+        )
+    return figures
+
+
+def differences(
+    models: Mapping[str, Mapping[int, Rows]], reference: str
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Each model minus the reference, case by case.
+
+    Args:
+        models: Name -> seed -> rows, the reference among them.
+        reference: Whom the others are compared with.
+
+    Returns:
+        Model -> metric -> `mean`, `low`, `high` (bootstrap over groups of the paired differences),
+        `p` (paired sign-flip over groups) and `p_holm` (corrected over the models).
+
+    Raises:
+        HyMUNetError: If models were scored on other cases.
+    """
+    cases = {name: _by_case(by_seed) for name, by_seed in models.items()}
+    own = cases[reference]
+    units = {
+        row["unit"] for by_seed in models.values() for rows in by_seed.values() for row in rows
+    }
+    names = [m for m in COMPARED if METRICS[m].unit == "" or len(units) == 1]
+    groups = [case["group"] for case in own.values()]
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name, theirs in cases.items():
+        if name == reference:
+            continue
+        if theirs.keys() != own.keys():
+            apart = sorted(theirs.keys() ^ own.keys())
+            raise HyMUNetError(
+                f"{name} and {reference} were scored on other cases ({len(apart)} differ, such as "
+                f"{apart[0]}), so no difference can be paired; judge both on the same part"
+            )
+        found[name] = {}
+        for metric in names:
+            a = np.array([theirs[id_][metric] for id_ in own])
+            b = np.array([case[metric] for case in own.values()])
+            found[name][metric] = as_bounds(bootstrap_mean(a - b, groups)) | {
+                "p": paired_sign_flip(a, b, groups)
+            }
+    for metric in names:
+        corrected = holm([found[name][metric]["p"] for name in found])  # type: ignore[misc]
+        for name, p in zip(found, corrected, strict=True):
+            found[name][metric]["p_holm"] = p
+    return found
+
+
+def statistics_notes(groups: int, models: int) -> list[str]:
+    """How the figures were made, and what limits them."""
+    notes = [
+        "intervals: 95 % bootstrap over groups of cases; seeds are averaged a case first, so they "
+        "do not tell how another training would have come out (the deviation over seeds does)",
+        "differences: of the same case, model minus reference; p by paired sign flips of groups, "
+        f"corrected by Holm over {models} of them within each metric",
+    ]
+    return [*notes, *few_groups_notes(groups)]
+
+
+def _by_case(by_seed: Mapping[int, Rows]) -> dict[str, dict[str, Any]]:
+    """Case -> group and each metric, averaged over classes and seeds.
+
+    Raises:
+        HyMUNetError: If seeds were scored on other cases.
+    """
+    gathered: dict[str, list[Mapping[str, Any]]] = {}
+    for rows in by_seed.values():
+        for row in rows:
+            gathered.setdefault(row["case"], []).append(row)
+    counts = {len(rows) for rows in gathered.values()}
+    if len(counts) > 1:
+        raise HyMUNetError(
+            "the seeds of a model were scored on other cases; judge all on the same part"
+        )
+    return {
+        case: {"group": rows[0]["group"]}
+        | {metric: float(np.mean([row[metric] for row in rows])) for metric in PER_IMAGE}
+        for case, rows in gathered.items()
+    }

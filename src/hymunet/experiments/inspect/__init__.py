@@ -1,0 +1,1 @@
+"""`hymunet inspect`: what a model sees, lets through and remembers."""

@@ -1,0 +1,88 @@
+"""A profile as one HTML file: is it linear, the charts, every cell, every part."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hymunet.evaluation.charts import Chart
+from hymunet.evaluation.page import render, style_sheet
+from hymunet.experiments.profile.charts import Series, by_depth, growth, stage_bars
+from hymunet.experiments.profile.terminal import exponent
+from hymunet.experiments.quantities import amount, binary, duration
+from hymunet.files import write_text
+
+
+def write_page(path: Path, summary: Mapping[str, Any], notes: Sequence[str]) -> None:
+    """Writes the self-contained page.
+
+    Args:
+        path: The file to write, normally profile.html.
+        summary: What `summarise_profile` returned, and `made`: rows of name and text.
+        notes: What a reader has to know to judge the numbers.
+
+    Raises:
+        HyMUNetError: If it cannot be written.
+    """
+    page = render(
+        "hymunet.experiments.profile/page.html.jinja",
+        {"duration": duration, "binary": binary, "amount": amount, "exponent": exponent},
+        style=style_sheet(),
+        summary=summary,
+        networks=summary["networks"],
+        charts=_growth_charts(summary),
+        depth_charts=_depth_charts(summary),
+        stages=[
+            stage_bars(network["name"], network["breakdown"])
+            for network in summary["networks"]
+            if network["breakdown"]
+        ],
+        notes=notes,
+    )
+    write_text(path, page)
+
+
+def _growth_charts(summary: Mapping[str, Any]) -> list[Chart]:
+    rows = [row for row in summary["cells"] if row["depth"] is None]
+    charts = []
+    for title, unit, key, factor in (
+        ("Time", "ms", "median_s", 1e3),
+        ("Peak memory", "MiB", "peak_bytes", 2**-20),
+    ):
+        series = _series(summary, rows, key, "size", factor)
+        if series:
+            charts.append(growth(title, unit, series))
+    return charts
+
+
+def _depth_charts(summary: Mapping[str, Any]) -> list[Chart]:
+    rows = [row for row in summary["cells"] if row["depth"] is not None]
+    charts = []
+    for title, unit, key, factor in (
+        ("Time by depth", "ms", "median_s", 1e3),
+        ("Peak memory by depth", "MiB", "peak_bytes", 2**-20),
+    ):
+        series = _series(summary, rows, key, "depth", factor)
+        if series:
+            charts.append(by_depth(title, unit, series))
+    return charts
+
+
+def _series(
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    key: str,
+    against: str,
+    factor: float,
+) -> list[Series]:
+    """Of each network with two or more points, smallest first; sizes that were not measured are
+    gaps at the end of a line."""
+    series: list[Series] = []
+    for network in summary["networks"]:
+        points = sorted(
+            (row[against], factor * row[key])
+            for row in rows
+            if row["network"] == network["name"] and row[key]
+        )
+        if len(points) > 1:
+            series.append((network["name"], *map(list, zip(*points, strict=True))))
+    return series
