@@ -14,6 +14,7 @@ from hymunet.wording import memory_text, plural, shortened
         (1, ("pass",), "1 pass"),
         (2, ("pass",), "2 passes"),
         (3, ("patch",), "3 patches"),
+        (8, ("epoch",), "8 epochs"),
         (1, ("case is", "cases are"), "1 case is"),
         (7, ("series", "series"), "7 series"),
         (1997, ("case",), "1997 cases"),

@@ -118,8 +118,8 @@ def test_what_lies_beside_is_told(tmp_path):
     (root / "a" / "._a_flair.nii.gz").touch()
     dataset = find_dataset(tmp_path)  # one folder down
     assert dataset.root == root
-    assert "1 folders hold no case, not used: docs" in dataset.notes
-    assert "1 other files of the cases, not used: preview.png" in dataset.notes
+    assert "1 folder holds no case, not used: docs" in dataset.notes
+    assert "1 other file of the cases, not used: preview.png" in dataset.notes
 
 
 def test_folders_that_only_resemble_cases_are_left_alone(tmp_path):

@@ -431,7 +431,7 @@ def test_a_split_file_may_name_train_and_test_only(cache, tmp_path):
     assert (len(split.val), len(split.train)) == (1, 7)
     assert sorted((*split.train, *split.val, *split.test)) == ids[1:]
     assert "the 3 test cases as given; train and val drawn from the others" in said
-    assert f"1 cases are in no part of it and not used: {ids[0]}" in said
+    assert f"1 case is in no part of it and not used: {ids[0]}" in said
     # a part that nobody can train on is refused, whatever else there is
     table.write_text(f"case,split\n{ids[0]},val\n{ids[1]},test\n")
     with pytest.raises(HyMUNetError, match=r"parts\.csv gives no case to train"):

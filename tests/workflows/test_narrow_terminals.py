@@ -64,7 +64,8 @@ def test_packaged_models(capsys, columns):
 def case(name, dice):
     row = {"case": name, "class": "foreground", "group": name, "seen": "", "unit": "px"}
     row |= {"dimensions": 2, "tp": 5, "fp": 1, "fn": 1, "tn": 93}
-    row |= dict.fromkeys(METRICS, 123456.0) | {"dice": dice}
+    row |= {name: 123456.0 if metric.unit else 0.25 for name, metric in METRICS.items()}
+    row |= {"dice": dice}
     row |= {"target_fraction": 0.06, "contrast": 1.0, "compactness": 0.9}
     return row | {"touches_border": False}
 
@@ -75,7 +76,10 @@ def test_an_evaluation_says_of_few_cases_beside_its_averages(capsys, columns, co
     summary, notes = summarise(rows)
     evaluation = Evaluation(rows, {"data": "folder pairs", **summary}, [*notes, "another note"])
     print_tables(evaluation)
-    text = " ".join(shown(capsys, columns).split())
+    lines = shown(capsys, columns)
+    text = " ".join(lines.split())
+    mean = summary["classes"]["foreground"]["per_image"]["target_area"]["low"]
+    assert sum(f"{mean:,.0f} to {mean:,.0f}" in line for line in lines.splitlines()) >= 2
     few = few_groups_notes(count)
     assert bool(few) == (count < 30)
     for note in few:

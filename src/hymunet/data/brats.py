@@ -69,7 +69,10 @@ def find_brats(folder: Path) -> Dataset | None:
     notes = [f"channels: {', '.join(CHANNELS)}"]
     rest = [child.path.name for child in children if not child.files]
     if rest:
-        notes.append(f"{len(rest)} folders hold no case, not used: {listed(rest, 4)}")
+        notes.append(
+            f"{plural(len(rest), 'folder holds', 'folders hold')} no case, not used: "
+            f"{listed(rest, 4)}"
+        )
     _check_whole(folder, found)
     namings = {separator for child in found for _, separator in child.names}
     if len(namings) > 1:
@@ -79,7 +82,9 @@ def find_brats(folder: Path) -> Dataset | None:
         )
     others = [name for child in found for name in child.others]
     if others:
-        notes.append(f"{len(others)} other files of the cases, not used: {listed(others, 4)}")
+        notes.append(
+            f"{plural(len(others), 'other file')} of the cases, not used: {listed(others, 4)}"
+        )
     masks = [child.files["seg"] for child in found]
     scheme = _scheme(folder, _sampled_values(masks), namings.pop(), notes)
     cases = []

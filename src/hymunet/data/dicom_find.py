@@ -21,6 +21,7 @@ from hymunet.data.dicom_header import (
 from hymunet.data.dicom_seg import segments_of
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 
 def find_series(folder: Path) -> list[Path]:
@@ -85,7 +86,10 @@ def with_patients(cases: Sequence[Case], notes: list[str]) -> list[Case]:
             "are not grouped by patient; if they are one patient, no split of them is fair"
         )
         return list(cases)
-    notes.append(f"{len(set(known.values()))} patients in {len(known)} DICOM cases, by PatientID")
+    notes.append(
+        f"{plural(len(set(known.values())), 'patient')} in {plural(len(known), 'DICOM case')}, by "
+        "PatientID"
+    )
     return [replace(case, group=case.group or known.get(case.id)) for case in cases]
 
 

@@ -11,6 +11,7 @@ from hymunet.data.splits import Split, deal, group_members, make_parts, split_fr
 from hymunet.data.tables import repeated
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_text
+from hymunet.wording import plural
 
 VAL_SHARE = 0.15  # of the cases that a fold does not test on
 
@@ -64,8 +65,8 @@ def make_folds(
         shares = (1 - VAL_SHARE, VAL_SHARE)
         (train, val), _ = deal(others, ids, sizes, shares, f"{seed} validation of fold {fold}")
         note = (
-            f"fold {fold} of {folds}, drawn with seed {seed} from {len(ids)} cases in "
-            f"{len(members)} groups"
+            f"fold {fold} of {folds}, drawn with seed {seed} from {plural(len(ids), 'case')} in "
+            f"{plural(len(members), 'group')}"
         )
         splits.append(make_parts({"train": train, "val": val, "test": test}, seed, [note]))
     return tuple(splits)

@@ -13,6 +13,7 @@ from hymunet.data.masks_io import listed
 from hymunet.data.tables import check_table, read_table_of_parts, repeated
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_text
+from hymunet.wording import plural
 
 PARTS = ("train", "val", "test")
 SIZE_BINS = 5
@@ -73,9 +74,13 @@ def make_split(
         )
     parts, bins = deal(members, ids, sizes, fractions, str(seed))
     shared = sum(len(indices) > 1 for indices in members.values())
-    notes = [f"drawn with seed {seed} from {len(ids)} cases in {len(members)} groups"]
+    notes = [
+        f"drawn with seed {seed} from {plural(len(ids), 'case')} in {plural(len(members), 'group')}"
+    ]
     if shared:
-        notes.append(f"{shared} groups hold several cases and were kept on one side")
+        notes.append(
+            f"{plural(shared, 'group holds', 'groups hold')} several cases, kept on one side"
+        )
     if sizes is not None:
         notes.append(f"balanced over {bins} bins of lesion size")
     return make_parts(dict(zip(PARTS, parts, strict=True)), seed, notes)

@@ -11,7 +11,7 @@ from hymunet.evaluation import tables
 from hymunet.evaluation.miss_rates import MissRates
 from hymunet.metrics.overlap import Counts, dice, precision
 from hymunet.metrics.risk_control import LOSS, cases_needed
-from hymunet.wording import plural
+from hymunet.wording import plural, some_of
 
 if TYPE_CHECKING:
     from hymunet.inference.predictor import Predictor
@@ -111,8 +111,9 @@ def risk_notes(risk: Mapping[str, Any]) -> list[str]:
     if empty := risk["without_structure"]:
         share = min(1.0, risk["miss_rate"] * risk["n"] / (risk["n"] - empty))
         notes.append(
-            f"{empty} of {plural(risk['n'], 'case')} without any {risk['structure']}, counted as "
-            f"missing nothing: in those that hold it up to {share:.1%} may be missed on average"
+            f"{some_of(empty, risk['n'], 'case', ('holds', 'hold'))} no {risk['structure']}, "
+            f"counted as missing nothing: in those that hold it up to {share:.1%} may be missed on "
+            "average"
         )
     return notes
 

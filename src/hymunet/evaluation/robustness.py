@@ -224,7 +224,10 @@ def _notes(summary: Mapping[str, Any], corruptions: Sequence[Corruption]) -> lis
         if entry["emptied"]
     ]
     if left := len(CORRUPTIONS) - len(corruptions):
-        notes.append(f"{left} corruptions need colour and were left out: the model reads grey")
+        notes.append(
+            f"{plural(left, 'corruption needs', 'corruptions need')} colour and were left out: the "
+            "model reads grey"
+        )
     return notes
 
 

@@ -35,8 +35,8 @@ def print_tables(evaluation: "Evaluation") -> None:
             title += f" - {summary['watched']} of them watched during training, chose nothing"
         table = Table(title=escape(title), title_justify="left", box=SIMPLE)  # 80 columns hold it
         table.add_column("metric", no_wrap=True)
-        for heading in ("per-image mean", "95 % interval", "without empties", "pooled"):
-            table.add_column(heading, justify="right")
+        for heading in ("per-image\nmean", "95 % interval", "without\nempties", "pooled"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for metric, mean in entry["per_image"].items():
             unit = unit_of(metric, summary)
             table.add_row(

@@ -22,6 +22,7 @@ from hymunet.evaluation.summary import few_groups_notes, mean_over_classes, summ
 from hymunet.evaluation.truth import Truth, find_cases, read_truth
 from hymunet.extras import require
 from hymunet.files import make_folder, write_text
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from hymunet.experiments.inspect.inspector import Inspector
@@ -138,7 +139,13 @@ def inspect(
         seen: dict[str, str] = {}
         channels, num_labels = predictor.config.in_channels, len(predictor.classes) + 1
         walk = held_out(
-            cases, channels, num_labels, known, seen, force, f"looking at {len(cases)} cases"
+            cases,
+            channels,
+            num_labels,
+            known,
+            seen,
+            force,
+            f"looking at {plural(len(cases), 'case')}",
         )
         for index, (case, truth) in enumerate(walk):
             predicted = predictor(image_of(case, truth)).mask
@@ -248,7 +255,10 @@ def _notes(inspector: "Inspector") -> list[str]:
     if config.skip == "concat":
         notes.append("the skips concatenate: there is no gate to look at")
     elif lost := len(inspector.groups) - len({row["case"] for row in inspector.gate_rows}):
-        notes.append(f"{lost} cases hold no structure or no background: gates were not compared")
+        notes.append(
+            f"{plural(lost, 'case holds', 'cases hold')} no structure or no background: gates were "
+            "not compared"
+        )
     if config.conv_norm != "batch":
         notes.append(
             f"{config.conv_norm} norms take statistics of the whole image, so a little of every "

@@ -35,6 +35,7 @@ from hymunet.training.limits import in_memory
 from hymunet.training.loading import given_split, kind_of_images
 from hymunet.training.options import OPEN, TrainOptions
 from hymunet.training.planning.plan import Settings
+from hymunet.wording import plural
 
 SPLIT = "split.json"
 
@@ -122,7 +123,7 @@ def settle_all(
     dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
     found = len(dataset.cases)
     dataset, given = given_split(dataset, split_file, folder / SPLIT if settled else None)
-    say(console, f"{dataset.name}: {found} cases in {dataset.root}")
+    say(console, f"{dataset.name}: {plural(found, 'case')} in {dataset.root}")
     for note in dataset.notes:
         say(console, f"  {note}")
     decision = decide(dataset, chosen, console, given=given)
