@@ -184,7 +184,7 @@ def test_flaws_of_pairs_are_named(tmp_path):
     extra.unlink()
     orphan.unlink()
     twin = picture(tmp_path / "images" / "a.jpg")
-    refuse(r"files in .*images have a name that another one has: a.jpg and a.png")
+    refuse(r"file in .*images has a name that another one has: a.jpg and a.png")
     twin.unlink()
     twin = picture(tmp_path / "masks" / "a_mask.png")
     refuse(r"image a has 2 masks \(a.png, a_mask.png\)")
@@ -288,8 +288,8 @@ def test_a_split_table_beside_the_data_is_read_and_checked(tmp_path):
     assert dataset.split == {"a": "train", "b": "val", "c": "test"}
     assert dataset.notes == ("split taken from split.csv",)
     for text, words in (
-        ("case,split\na,train\nb,val\n", r"split.csv leaves out 1 cases of the data: c"),
-        ("case,split\na,train\nb,val\nc,test\nd,test\n", r"names 1 cases that the data .*: d"),
+        ("case,split\na,train\nb,val\n", r"split.csv leaves out 1 case of the data: c"),
+        ("case,split\na,train\nb,val\nc,test\nd,test\n", r"names 1 case that the data .*: d"),
         ("case,split\na,train\nb,val\nc,later\n", r"names the parts 'later'"),
     ):
         path.write_text(text)

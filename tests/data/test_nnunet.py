@@ -123,7 +123,7 @@ def test_flaws_of_files_are_named(tmp_path):
     orphan = volume(labels / "old.nii.gz", blocks(1, 1))
     refuse(r"has no label \(new\) and 1 of 3 labels has no image \(old\)")
     orphan.rename(labels / "new.nii.gz")
-    refuse(r"1 of 3 cases do not have a file for each of the 2 channels FLAIR, T1: new")
+    refuse(r"1 of 3 cases does not have a file for each of the 2 channels FLAIR, T1: new")
     extra.rename(images / "new_0001.nii.gz")
     refuse(r"1 case of .*imagesTr lacks a channel \(new\)")
     for path in images.iterdir():

@@ -145,7 +145,8 @@ def check_unique(named: Iterable[tuple[str, Path]], what: str) -> None:
             clashes.append(f"{seen[name].name} and {path.name}")
         seen[name] = path
     if clashes:
-        one = what.replace("cases", "case", 1)
+        noun, *where = what.split(" ", 1)  # cases of FOLDER
+        one = " ".join([noun.removesuffix("s"), *where])
         raise HyMUNetError(
             f"{plural(len(clashes), one + ' has', what + ' have')} a name that another one has: "
             f"{listed(clashes)}; a case is known by its name without the suffix: rename or remove "
