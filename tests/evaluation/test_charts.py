@@ -16,7 +16,7 @@ def test_charts_of_many_cases_stay_small_and_say_what_they_show():
     scores = np.random.default_rng(0).beta(9, 1, 20_000)
     for chart in (sorted_scores(scores), score_by_size(scores / 2, scores)):
         assert len(chart.svg) < 150_000
-        assert "20000 cases" in chart.alt + chart.title
+        assert "20,000 cases" in chart.alt + chart.title
     assert f"median {np.median(scores):.3f}" in sorted_scores(scores).svg
 
 

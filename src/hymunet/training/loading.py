@@ -80,8 +80,8 @@ def given_split(
         missing = used - set(ids)
         if missing:
             raise HyMUNetError(
-                f"{len(missing)} cases of {saved} are no longer in the data "
-                f"({', '.join(sorted(missing)[:4])}); restore them or start a new run"
+                f"{plural(len(missing), f'case of {saved} is', f'cases of {saved} are')} no longer "
+                f"in the data ({listed(sorted(missing))}); restore them or start a new run"
             )
         new = len(ids) - len(used)
         notes = [f"{plural(new, 'case')} in no part of its split and not used"] * (new > 0)
@@ -90,7 +90,7 @@ def given_split(
         split = read_split(file, ids)
         parts = {id_: part for part in PARTS for id_ in getattr(split, part)}
         left = sorted(set(ids) - set(parts))
-        note = f"{len(left)} cases are in no part of it and not used: {listed(left, 3)}"
+        note = f"{plural(len(left), 'case')} in no part of it and not used: {listed(left, 3)}"
         split = replace(split, notes=(*split.notes, *([note] if left else [])))
         dataset = replace(_only(dataset, set(parts)), split=parts)
     elif dataset.split is not None:
