@@ -10,6 +10,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TRAIN := $(VENV)/.installed-train
 DEV := $(VENV)/.installed-dev
 EXTRAS := $(VENV)/.installed-extras
+# a process a core, each with one thread; a module's tests share what they have trained
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 comma := ,
 
 .DEFAULT_GOAL := help
@@ -31,7 +33,7 @@ examples: $(TRAIN) ## the experiments of examples/, under three minutes; results
 	$(BIN)/python examples/cost_by_depth.py $(ARGS)
 
 test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-fail-under=90 $(ARGS)
+	$(PARALLEL) -m "not slow" --cov --cov-fail-under=90 $(ARGS)
 
 test-extras: $(EXTRAS) ## the tests that need Triton (in its interpreter) or ONNX
 	$(BIN)/python -m pytest -m "(triton or onnx) and not slow" $(ARGS)

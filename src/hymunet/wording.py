@@ -9,11 +9,11 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     Args:
         count: How many; a comma parts thousands from 10,000 on.
         one: The noun for one, with what hangs on the number: `case is`.
-        many: The same for several or none, `cases are`; None: `one` with s, or es after s, x, sh
-            and tch (two epochs, two patches).
+        many: The same for several or none, `cases are`; None: `one` with s, or es after s, x, tch
+            and sh.
     """
     if many is None:
-        many = one + ("es" if one.endswith(("s", "x", "sh", "tch")) else "s")
+        many = one + ("es" if one.endswith(("s", "x", "tch", "sh")) else "s")
     number = f"{count:,}" if count >= 10_000 else f"{count}"
     return f"{number} {one if count == 1 else many}"
 

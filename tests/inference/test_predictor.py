@@ -359,7 +359,7 @@ def test_a_network_in_training_mode_predicts_with_its_statistics(toy, picture):
 
 
 def test_metadata_that_do_not_fit_the_network(toy):
-    with pytest.raises(HyMUNetError, match=r"1 structures, but its metadata name 2 \(a, b\)"):
+    with pytest.raises(HyMUNetError, match=r"1 structure, but its metadata name 2 \(a, b\)"):
         Predictor(toy, info={"classes": ["a", "b"]})
     with pytest.raises(HyMUNetError, match="does not fit the network, of 3 channels and stride 16"):
         Predictor(toy, info={"preprocess": {**PREPROCESS, "mean": (0.5,), "std": (0.2,)}})

@@ -262,7 +262,7 @@ def test_a_split_file_is_used_instead_of_the_datas_own(data, tmp_path):
     table = dict.fromkeys(chosen[:6], "train") | dict.fromkeys(chosen[6:], "validation")
     path = write_parts(tmp_path / "ten.csv", table)
     said = tune(data, tmp_path / "run", None, epochs=1, split=path)
-    assert "6 cases are in no part of it and not used" in said
+    assert "6 cases in no part of it and not used" in said
     split = load_split(tmp_path / "run" / "split.json")
     assert set(split.train) == set(chosen[:6])
     assert set(split.val) == set(chosen[6:])

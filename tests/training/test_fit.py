@@ -318,7 +318,7 @@ def test_data_that_are_refused_leave_the_folder_free_for_the_corrected_command(c
         mask = np.array(Image.open(path)) // 255
         mask[:4, :4] = 2  # a second structure in the corner
         Image.fromarray(mask).save(path)
-    with pytest.raises(HyMUNetError, match=r"beyond the 1 structures(.|\n)*--structures 2"):
+    with pytest.raises(HyMUNetError, match=r"beyond the 1 structure (.|\n)*--structures 2"):
         run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1, structures=1))
     run_quietly(source, tmp_path / "run", replace(OPTIONS, epochs=1))
     assert read_info(tmp_path / "run" / "best.safetensors")["architecture"]["num_classes"] == 3
@@ -431,7 +431,7 @@ def test_a_split_file_may_name_train_and_test_only(cache, tmp_path):
     assert (len(split.val), len(split.train)) == (1, 7)
     assert sorted((*split.train, *split.val, *split.test)) == ids[1:]
     assert "the 3 test cases as given; train and val drawn from the others" in said
-    assert f"1 case is in no part of it and not used: {ids[0]}" in said
+    assert f"1 case in no part of it and not used: {ids[0]}" in said
     # a part that nobody can train on is refused, whatever else there is
     table.write_text(f"case,split\n{ids[0]},val\n{ids[1]},test\n")
     with pytest.raises(HyMUNetError, match=r"parts\.csv gives no case to train"):

@@ -249,7 +249,7 @@ def test_a_split_file_s_parts_are_pooled_and_its_test_part_is_not_read(data, tmp
     tested = sorted(id for split in splits for id in split.test)
     assert tested == [f"phantom_{i:04d}" for i in (0, 1, 2, 4, 5, 6)]
     assert "its test part, 1 case, is left untouched" in splits[0].notes
-    assert "5 cases are in no part of it and not used" in splits[0].notes
+    assert "5 cases in no part of it and not used" in splits[0].notes
 
 
 def test_what_a_model_was_trained_on_is_not_scored_by_its_offspring(tmp_path):

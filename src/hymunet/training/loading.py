@@ -81,7 +81,7 @@ def given_split(
         if missing:
             raise HyMUNetError(
                 f"{plural(len(missing), f'case of {saved} is', f'cases of {saved} are')} no longer "
-                f"in the data ({', '.join(sorted(missing)[:4])}); restore them or start a new run"
+                f"in the data ({listed(sorted(missing))}); restore them or start a new run"
             )
         new = len(ids) - len(used)
         notes = [f"{plural(new, 'case')} in no part of its split and not used"] * (new > 0)
@@ -90,8 +90,7 @@ def given_split(
         split = read_split(file, ids)
         parts = {id_: part for part in PARTS for id_ in getattr(split, part)}
         left = sorted(set(ids) - set(parts))
-        unused = plural(len(left), "case is", "cases are")
-        note = f"{unused} in no part of it and not used: {listed(left, 3)}"
+        note = f"{plural(len(left), 'case')} in no part of it and not used: {listed(left, 3)}"
         split = replace(split, notes=(*split.notes, *([note] if left else [])))
         dataset = replace(_only(dataset, set(parts)), split=parts)
     elif dataset.split is not None:

@@ -98,7 +98,7 @@ def _pool(dataset: Dataset, split_file: Path | None) -> tuple[set[str], list[str
     if test:
         notes.append(f"its test part, {plural(test, 'case')}, is left untouched")
     if left := len(ids) - len(pool) - test:
-        notes.append(f"{plural(left, 'case is', 'cases are')} in no part of it and not used")
+        notes.append(f"{plural(left, 'case')} in no part of it and not used")
     return pool, notes
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hymunet.data.splits import Split, make_split, split_from_table
+from hymunet.errors import HyMUNetError
 
 ProtocolName = Literal["shipped", "dev", "paper", "vm-unet"]
 DEV_SHARE = 0.15  # of the training part
@@ -93,6 +94,12 @@ def protocol_split(
         whole = make_split(ids, *look_at(ids), (0.8, 0.2, 0.0), seed=0)
     else:
         whole = split_from_table(ids, given)
+        for part in ("train", "val"):
+            if not getattr(whole, part):
+                raise HyMUNetError(
+                    f"the data's own split gives no case to {part}; expected both train and val, "
+                    "on which the published recipe was found and its figures were made"
+                )
     if protocol == "shipped":
         return whole
     drawn = make_split(whole.train, *look_at(whole.train), (1 - DEV_SHARE, DEV_SHARE, 0.0), seed=0)
