@@ -38,6 +38,11 @@ class Split:
     seed: int | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def part_of(self) -> dict[str, str]:
+        """Case id -> train, val or test."""
+        return {id: part for part in PARTS for id in getattr(self, part)}
+
 
 def make_split(
     ids: Sequence[str],
@@ -210,7 +215,7 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
         )
     if path.suffix.lower() == ".json":
         split = load_split(path)
-        table = {id: part for part in PARTS for id in getattr(split, part)}
+        table = split.part_of
         seed, notes = split.seed, split.notes
     else:
         table, seed, notes = read_table_of_parts(path), None, ()

@@ -11,7 +11,7 @@ from hymunet.data.formats import find_dataset
 from hymunet.data.groups import grouped_by_name
 from hymunet.data.image_io import Image, read_image, stem_of
 from hymunet.data.masks_io import is_volume, listed
-from hymunet.data.splits import PARTS, Split, load_split, read_split
+from hymunet.data.splits import PARTS, load_split, read_split
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.sources import case_name, find_run, is_mask_folder, mask_files
 from hymunet.wording import plural
@@ -149,10 +149,10 @@ def _choose(
     known = {case.id for case in cases}
     table, origin = dataset.split, "the data's split.csv"
     if split_file is not None:
-        table = _parts(read_split(split_file, [case.id for case in dataset.cases]))
+        table = read_split(split_file, [case.id for case in dataset.cases]).part_of
         origin = split_file.name
     elif run is not None and (run / "split.json").is_file():
-        own = _parts(load_split(run / "split.json"))
+        own = load_split(run / "split.json").part_of
         if own.keys() & known:
             table, origin = own, "the run's split.json"
     if table is None:
@@ -170,7 +170,3 @@ def _choose(
         raise HyMUNetError(f"{origin} puts no case into {split}; choose another part")
     note = f"{len(wanted)} of {plural(len(known), 'case')}: the part {split} of {origin}"
     return [case for case in cases if case.id in wanted], [note]
-
-
-def _parts(split: Split) -> dict[str, str]:
-    return {name: part for part in PARTS for name in getattr(split, part)}

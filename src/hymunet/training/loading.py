@@ -24,7 +24,7 @@ from hymunet.data.duplicates import hash_images, near_duplicate_groups
 from hymunet.data.image_io import read_image
 from hymunet.data.masks_io import is_volume, listed
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.data.splits import PARTS, Split, load_split, make_split, read_split, split_from_table
+from hymunet.data.splits import Split, load_split, make_split, read_split, split_from_table
 from hymunet.data.survey import CaseSurvey
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
@@ -88,7 +88,7 @@ def given_split(
         return _only(dataset, used), replace(split, notes=(*split.notes, *notes))
     if file is not None:
         split = read_split(file, ids)
-        parts = {id_: part for part in PARTS for id_ in getattr(split, part)}
+        parts = split.part_of
         left = sorted(set(ids) - set(parts))
         note = f"{plural(len(left), 'case')} in no part of it and not used: {listed(left, 3)}"
         split = replace(split, notes=(*split.notes, *([note] if left else [])))

@@ -1,6 +1,7 @@
 """What `config.yaml` of a run holds: places and options by name, read and written."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hymunet.training.options import TrainOptions
 
 # what config.yaml holds besides options: arguments of `train` that name files
 PLACES = ("data", "output", "images", "masks", "split_file")
+FREE_TO_CHANGE = frozenset({"workers", "device"})  # neither changes what is learnt
 NETWORK = "network"  # the name of a network that no option describes, see GivenNetwork
 _OPTIONS = frozenset(field.name for field in fields(TrainOptions))
 # settings that give way together: who gives the one wants nothing of the others that a file says
@@ -58,6 +60,48 @@ def _place(model: str) -> str:
     path = Path(model)
     is_name = len(path.parts) == 1 and path.suffix != ".safetensors" and not path.exists()
     return model if is_name else str(path.resolve())
+
+
+def plain_settings(
+    options: TrainOptions,
+    data: Path,
+    images: Path | None,
+    masks: Path | None,
+    split_file: Path | None,
+) -> dict[str, Any]:
+    """`run_settings` of several runs in one folder, as JSON gives them back: without their own."""
+    values = run_settings(options, data, Path(), images, masks, split_file)
+    del values["output"]
+    return dict(json.loads(json.dumps(values)))
+
+
+def strangers(folder: Path) -> list[str]:
+    """What lies in a folder, hidden files apart, sorted; nothing where there is no folder."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(item.name for item in found if not item.name.startswith("."))
+
+
+def differing(
+    there: Mapping[str, Any],
+    now: Mapping[str, Any],
+    but: Container[str] = FREE_TO_CHANGE,
+    same: Callable[[str, Any, Any], bool] = lambda name, one, other: bool(one == other),
+) -> list[str]:
+    """The settings that a folder was begun with and those that are asked for now: each that
+    differs, in words; what is younger than the folder has its default there.
+
+    Args:
+        there: Of the folder.
+        now: Asked for.
+        but: Names of settings that may differ.
+        same: (name, value there, value now) -> whether they agree.
+    """
+    before, after = with_defaults(dict(there)), with_defaults(dict(now))
+    return [
+        f"{name} is {before.get(name)!r} there and {after.get(name)!r} now"
+        for name in dict.fromkeys((*after, *before))
+        if name not in but and not same(name, before.get(name), after.get(name))
+    ]
 
 
 def changed_options(options: TrainOptions) -> dict[str, Any]:

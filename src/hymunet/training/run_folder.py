@@ -18,11 +18,16 @@ from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_text
 from hymunet.machine import processor, versions
 from hymunet.training.options import OPEN, TrainOptions
-from hymunet.training.run_config import config_text, read_config, with_defaults
+from hymunet.training.run_config import (
+    FREE_TO_CHANGE,
+    config_text,
+    differing,
+    read_config,
+    strangers,
+)
 
-# these may change between a start and a resume: they do not change what is learnt
-# (a budget became epochs when the run began)
-_FREE_TO_CHANGE = {"output", "workers", "device", "budget"}
+# between a start and a resume: a budget became epochs when the run began
+_FREE_TO_CHANGE = FREE_TO_CHANGE | {"output", "budget"}
 METRIC_COLUMNS = (
     "epoch",
     "step",
@@ -68,22 +73,15 @@ class RunFolder:
                 files that are no run, or a run whose config.yaml is damaged.
         """
         if not self.config.exists():
-            strangers = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
-            if strangers:
+            if others := strangers(self.path):
                 raise HyMUNetError(
                     f"the output folder {self.path} is not empty and holds no run "
-                    f"({', '.join(sorted(strangers)[:4])}); choose a new folder"
+                    f"({', '.join(others[:4])}); choose a new folder"
                 )
             return False
-        found, settings = with_defaults(read_config(self.config)), with_defaults(settings)
-        differ = [
-            f"{name} is {found.get(name)!r} there and {settings.get(name)!r} now"
-            for name in dict.fromkeys((*settings, *found))
-            if name not in _FREE_TO_CHANGE
-            and not (name in OPEN and name not in settings)  # as the plan chose it
-            and not _same(name, found.get(name), settings.get(name))
-        ]
-        if differ:
+        # what is left open is as the plan chose it
+        free = _FREE_TO_CHANGE | (set(OPEN) - settings.keys())
+        if differ := differing(read_config(self.config), settings, free, _same):
             raise HyMUNetError(
                 f"the run folder {self.path} was made by other settings: {'; '.join(differ)}. "
                 "Give the same settings to resume it, or another --output for a new run"

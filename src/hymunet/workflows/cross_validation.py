@@ -24,14 +24,11 @@ from hymunet.evaluation.terminal import print_tables
 from hymunet.files import make_folder
 from hymunet.training.fit import FinishedRun, fit
 from hymunet.training.options import TrainOptions
-from hymunet.training.run_config import changed_options, run_settings, with_defaults
+from hymunet.training.run_config import changed_options, differing, plain_settings, strangers
 from hymunet.wording import plural
 from hymunet.workflows.after_training import choose_after_training
 from hymunet.workflows.fold_drawing import draw_folds
 from hymunet.workflows.train import TrainResult
-
-# neither changes what is learnt, so they may change between two calls
-_FREE_TO_CHANGE = {"workers", "device"}
 
 
 def cross_validate(
@@ -75,7 +72,7 @@ def cross_validate(
         )
     if fold is not None and not 0 <= fold < folds:
         raise HyMUNetError(f"--fold counts from 0 to {folds - 1} with --folds {folds}, not {fold}")
-    settings = _settings(options, data, images, masks, split_file, folds)
+    settings = {"folds": folds, **plain_settings(options, data, images, masks, split_file)}
     path = output / "folds.json"
     dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
     if not _holds(output, path, settings):
@@ -110,20 +107,6 @@ def cross_validate(
     return TrainResult(output, output, output / "report.html", dice)
 
 
-def _settings(
-    options: TrainOptions,
-    data: Path,
-    images: Path | None,
-    masks: Path | None,
-    split_file: Path | None,
-    folds: int,
-) -> dict[str, Any]:
-    values = run_settings(options, data, Path(), images, masks, split_file)
-    del values["output"]
-    # as JSON gives them back
-    return dict(json.loads(json.dumps({"folds": folds} | values)))
-
-
 def _holds(output: Path, path: Path, settings: Mapping[str, Any]) -> bool:
     """Whether the folder already holds this cross-validation; nothing is written.
 
@@ -131,21 +114,13 @@ def _holds(output: Path, path: Path, settings: Mapping[str, Any]) -> bool:
         HyMUNetError: If it holds one with other settings, or files that are none.
     """
     if not path.exists():
-        found = output.iterdir() if output.is_dir() else ()
-        strangers = sorted(item.name for item in found if not item.name.startswith("."))
-        if strangers:
+        if others := strangers(output):
             raise HyMUNetError(
                 f"the output folder {output} is not empty and holds no cross-validation "
-                f"({listed(strangers)}; folds.json is missing); choose a new folder"
+                f"({listed(others)}; folds.json is missing); choose a new folder"
             )
         return False
-    there, now = with_defaults(load_folds(path)[1]), with_defaults(dict(settings))
-    differ = [
-        f"{name} is {there.get(name)!r} there and {now.get(name)!r} now"
-        for name in dict.fromkeys((*now, *there))
-        if name not in _FREE_TO_CHANGE and there.get(name) != now.get(name)
-    ]
-    if differ:
+    if differ := differing(load_folds(path)[1], settings):
         raise HyMUNetError(
             f"the cross-validation in {output} was begun with other settings: "
             f"{'; '.join(differ)}. Give the same settings to go on, or another --output to start "

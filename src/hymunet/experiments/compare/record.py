@@ -12,11 +12,9 @@ from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
 from hymunet.files import write_text
 from hymunet.training.options import OPEN, TrainOptions
-from hymunet.training.run_config import run_settings, with_defaults
+from hymunet.training.run_config import differing, strangers
 
 RECORD = "compare.json"
-# neither changes what is learnt
-_FREE_TO_CHANGE = {"workers", "device"}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -41,19 +39,6 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def asked_for(
-    options: TrainOptions,
-    data: Path,
-    images: Path | None,
-    masks: Path | None,
-    split_file: Path | None,
-) -> dict[str, Any]:
-    """The options and places as compare.json holds them."""
-    values = run_settings(options, data, Path(), images, masks, split_file)
-    del values["output"]
-    return dict(json.loads(json.dumps(values)))  # as JSON gives them back
-
-
 def check_folder(folder: Path, record: dict[str, Any], asked: dict[str, Any]) -> None:
     """Refuses a folder that holds something else, or a comparison with other settings.
 
@@ -61,21 +46,13 @@ def check_folder(folder: Path, record: dict[str, Any], asked: dict[str, Any]) ->
         HyMUNetError: Naming what is there.
     """
     if not record:
-        found = folder.iterdir() if folder.is_dir() else ()
-        strangers = sorted(item.name for item in found if not item.name.startswith("."))
-        if strangers:
+        if others := strangers(folder):
             raise HyMUNetError(
                 f"the output folder {folder} is not empty and holds no comparison "
-                f"({listed(strangers)}; {RECORD} is missing); choose a new folder"
+                f"({listed(others)}; {RECORD} is missing); choose a new folder"
             )
         return
-    there, now = with_defaults(record["asked"]), with_defaults(asked)
-    differ = [
-        f"{name} is {there.get(name)!r} there and {now.get(name)!r} now"
-        for name in dict.fromkeys((*now, *there))
-        if name not in _FREE_TO_CHANGE and there.get(name) != now.get(name)
-    ]
-    if differ:
+    if differ := differing(record["asked"], asked):
         raise HyMUNetError(
             f"the comparison in {folder} was begun with other settings: {'; '.join(differ)}. "
             "Models and seeds may be added, all else must be the same; give the same settings, or "

@@ -21,7 +21,6 @@ from hymunet.data.splits import Split, save_split
 from hymunet.errors import HyMUNetError
 from hymunet.experiments.compare.entrants import Entrant, network_size, new_network
 from hymunet.experiments.compare.record import (
-    asked_for,
     check_folder,
     known_options,
     plain_options,
@@ -35,6 +34,7 @@ from hymunet.training.limits import in_memory
 from hymunet.training.loading import given_split, kind_of_images
 from hymunet.training.options import OPEN, TrainOptions
 from hymunet.training.planning.plan import Settings
+from hymunet.training.run_config import plain_settings
 from hymunet.wording import plural
 
 SPLIT = "split.json"
@@ -115,7 +115,7 @@ def settle_all(
         HyMUNetError: If data or options cannot be used, or the folder holds something else.
     """
     _refuse_options(options)
-    asked = asked_for(options, data, images, masks, split_file)
+    asked = plain_settings(options, data, images, masks, split_file)
     record = read_record(folder)
     check_folder(folder, record, asked)
     settled = dict(record.get("settled") or {})

@@ -29,8 +29,8 @@ def write_page(path: Path, summary: Mapping[str, Any], notes: Sequence[str]) -> 
         style=style_sheet(),
         summary=summary,
         networks=summary["networks"],
-        charts=_growth_charts(summary),
-        depth_charts=_depth_charts(summary),
+        charts=_charts(summary, "size"),
+        depth_charts=_charts(summary, "depth"),
         stages=[
             stage_bars(network["name"], network["breakdown"])
             for network in summary["networks"]
@@ -41,29 +41,18 @@ def write_page(path: Path, summary: Mapping[str, Any], notes: Sequence[str]) -> 
     write_text(path, page)
 
 
-def _growth_charts(summary: Mapping[str, Any]) -> list[Chart]:
-    rows = [row for row in summary["cells"] if row["depth"] is None]
+def _charts(summary: Mapping[str, Any], against: str) -> list[Chart]:
+    """Time and memory against `size`, of networks as they are, or against `depth`."""
+    by_size = against == "size"
+    rows = [row for row in summary["cells"] if (row["depth"] is None) is by_size]
+    draw, ending = (growth, "") if by_size else (by_depth, " by depth")
     charts = []
     for title, unit, key, factor in (
         ("Time", "ms", "median_s", 1e3),
         ("Peak memory", "MiB", "peak_bytes", 2**-20),
     ):
-        series = _series(summary, rows, key, "size", factor)
-        if series:
-            charts.append(growth(title, unit, series))
-    return charts
-
-
-def _depth_charts(summary: Mapping[str, Any]) -> list[Chart]:
-    rows = [row for row in summary["cells"] if row["depth"] is not None]
-    charts = []
-    for title, unit, key, factor in (
-        ("Time by depth", "ms", "median_s", 1e3),
-        ("Peak memory by depth", "MiB", "peak_bytes", 2**-20),
-    ):
-        series = _series(summary, rows, key, "depth", factor)
-        if series:
-            charts.append(by_depth(title, unit, series))
+        if series := _series(summary, rows, key, against, factor):
+            charts.append(draw(f"{title}{ending}", unit, series))
     return charts
 
 
