@@ -21,8 +21,10 @@ from hymunet.data.splits import PARTS, load_split
 from hymunet.errors import HyMUNetError
 from hymunet.inference.predictor import Predictor
 from hymunet.network.model_file import read_info
+from hymunet.training.cost import Pace
 from hymunet.training.fit import fit
 from hymunet.training.options import TrainOptions
+from hymunet.training.recorder import Recorder
 from hymunet.training.run_folder import METRIC_COLUMNS
 
 # drop path, so that the resumed run has to draw the same random numbers as well
@@ -109,6 +111,42 @@ def test_config_alone_repeats_a_run(uninterrupted, cache, tmp_path):
     del values["output"]
     run_quietly(data, tmp_path / "again", TrainOptions(**values))
     assert_same_run(uninterrupted, tmp_path / "again")
+
+
+def test_epochs_of_fewer_steps_than_a_pass_resume_alike(data, cache, tmp_path, monkeypatch):
+    short = replace(OPTIONS, steps_per_epoch=2)  # of the three that 12 cases make
+    run_quietly(data, tmp_path / "whole", short)
+    rows = rows_of(tmp_path / "whole")
+    assert [int(row["step"]) for row in rows] == [2, 4, 6]
+    assert float(rows[-1]["lr"]) < float(rows[0]["lr"]) * 1e-3  # the schedule is of those six
+    save = Recorder._save_checkpoint
+
+    def stop_after_it(self, trainer):
+        save(self, trainer)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "_save_checkpoint", stop_after_it)
+        with pytest.raises(KeyboardInterrupt):
+            run_quietly(data, tmp_path / "cut", short)
+    run_quietly(data, tmp_path / "cut", OPTIONS)  # what is left open is as it was
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_budget_shortens_epochs_where_few_would_fit(data, cache, tmp_path, monkeypatch):
+    pace = Pace(step=3.0, look=1.0)  # as of a large network: 10 s a pass
+    monkeypatch.setattr("hymunet.training.limits.pace_of", lambda *given: pace)
+    options = replace(OPTIONS, epochs=None, budget="45s")
+    finished, said = run_quietly(data, tmp_path / "run", options)
+    assert (
+        "epochs: 6 (each of 2 steps, where a pass over the cases has 3: an epoch takes 7.0 s"
+        in (said)
+    )
+    assert finished.epochs == 6
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["epochs"], config["steps_per_epoch"]) == (6, 2)
+    _, said = run_quietly(data, tmp_path / "run", options)
+    assert "is finished already" in said
 
 
 COMMAND = [

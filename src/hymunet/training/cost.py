@@ -1,12 +1,13 @@
 """What a training takes on this machine, by measurement: memory a sample, seconds a step."""
 
 import copy
+import math
 import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -31,8 +32,9 @@ class Batches(Protocol):
 
 # of what is free: gradients, the loss's own planes and the allocator's slack take the rest
 _SHARE = 0.5
-_STEPS, _PATIENCE_S = 4, 60.0
+_STEPS, _PATIENCE_S = 11, 30.0
 _MARGIN = 0.95  # of a budget, since epochs do not all take as long
+_MANY, _LOOKS = 20, 6
 
 
 def bytes_a_sample(network: Segmenter, size: Sequence[int]) -> int:
@@ -82,34 +84,62 @@ def batch_that_fits(batch_size: int, a_sample: int, free: int | None) -> int:
     return batch_size
 
 
-def epochs_in(
-    seconds: float,
-    network: Segmenter,
-    loaders: tuple[Batches, Batches],
-    settings: Settings,
-    device: torch.device,
-) -> tuple[int, float]:
-    """How many epochs fit into a time, and how long one takes.
-
-    A few real steps are taken by a copy of the network, on real batches, and one validation.
+@dataclass(frozen=True)
+class Pace:
+    """How fast a machine trains a network.
 
     Args:
-        seconds: For training and validation together.
+        step: Seconds of an optimisation step.
+        look: Seconds of a look at the whole validation part.
+    """
+
+    step: float
+    look: float
+
+    def seconds(self, steps: int) -> float:
+        """Of an epoch."""
+        return steps * self.step + self.look
+
+    def epochs_in(self, seconds: float, steps: int, shorter: bool = True) -> tuple[int, int]:
+        """How many epochs fit into a time, and of how many steps.
+
+        Where fewer than 20 whole epochs fit, what is left over would be a large share of the time,
+        and a slow network would be looked at once or twice: epochs become shorter until at least
+        six fill the time, as long as looks take no more than a third of it.
+
+        Args:
+            seconds: For training and validation together.
+            steps: Of a whole epoch.
+            shorter: Whether an epoch may have fewer steps.
+
+        Returns:
+            Epochs and steps, at least 1 each.
+        """
+        seconds *= _MARGIN
+        fit = seconds / self.seconds(steps)
+        if fit >= _MANY or not shorter:
+            return max(1, int(fit)), steps
+        looks = max(math.ceil(fit), min(_LOOKS, int(seconds / (3 * self.look))))
+        epochs = max(1, min(looks, int(seconds / self.seconds(1))))
+        return epochs, min(steps, max(1, int((seconds / epochs - self.look) / self.step)))
+
+
+def pace_of(
+    network: Segmenter, loaders: tuple[Batches, Batches], settings: Settings, device: torch.device
+) -> Pace:
+    """A few real steps by a copy of the network, on real batches, and a validation of two.
+
+    Args:
         network: Left as it is.
         loaders: Of training and validation.
         settings: Loss, optimiser, precision.
         device: Where it will be trained.
-
-    Returns:
-        Epochs, at least 1; seconds an epoch.
     """
     training, validation = loaders
-    settings = replace(settings, epochs=1)
     with torch.random.fork_rng():
         step = seconds_a_step(copy.deepcopy(network).to(device), training, settings, device)
     look = _seconds_a_look(copy.deepcopy(network).to(device), validation, settings, device)
-    epoch = step * len(training) + look * len(validation)
-    return max(1, int(_MARGIN * seconds / epoch)), epoch
+    return Pace(step, look * len(validation))
 
 
 def made_up_batches(
@@ -126,8 +156,9 @@ def made_up_batches(
 def seconds_a_step(
     network: Segmenter, loader: Batches, settings: Settings, device: torch.device
 ) -> float:
-    """Median over a few optimisation steps, loading and augmentation included; the first, which
-    warms everything up, does not count where there is another. The network is changed."""
+    """Median over a few optimisation steps, loading and augmentation included; of the later half,
+    since the first ones of a large network are a quarter slower, until the allocator has what it
+    needs. The network is changed."""
     network.train()
     optimiser, _ = make_optimiser(
         network, settings.learning_rate, settings.weight_decay, 10, 0.0, name=settings.optimizer
@@ -156,23 +187,32 @@ def seconds_a_step(
         optimiser.step()
         loss.item()  # waits for the device
         taken.append(time.monotonic() - started)
-    return statistics.median(taken[1:] or taken)
+    return statistics.median(taken[len(taken) // 2 :])
 
 
 @torch.no_grad()
 def _seconds_a_look(
     network: Segmenter, loader: Batches, settings: Settings, device: torch.device
 ) -> float:
-    """Of one validation batch."""
+    """Of one validation batch: the second where there is one, since the first warms up."""
     network.eval()
-    started = time.monotonic()
-    image = next(iter(loader))["image"].to(device)
-    with _precision(settings, device):
-        if settings.resize == "window" and settings.patch_size is not None:
-            sliding_window(network, image, settings.patch_size, VALIDATION_OVERLAP)
-        else:
-            network(image)
-    return time.monotonic() - started
+    taken = math.inf
+    batches = iter(loader)
+    for _ in range(2):
+        started = time.monotonic()
+        batch = next(batches, None)
+        if batch is None:
+            break
+        image = batch["image"].to(device)
+        with _precision(settings, device):
+            if settings.resize == "window" and settings.patch_size is not None:
+                sliding_window(network, image, settings.patch_size, VALIDATION_OVERLAP)
+            else:
+                network(image)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken = time.monotonic() - started
+    return taken
 
 
 def _precision(settings: Settings, device: torch.device) -> "torch.autocast | nullcontext[None]":

@@ -139,7 +139,8 @@ def fit(
     if options.budget is not None:
         decision = in_time(options.budget, decision, network, loaders, device, console)
         settings = decision.settings
-    task = SegmentationTask(network, settings, steps_per_epoch=len(loaders[0]))
+    steps = min(settings.steps_per_epoch or len(loaders[0]), len(loaders[0]))
+    task = SegmentationTask(network, settings, steps)
     checkpoint, problems = run.checkpoint()
     for problem in problems:
         say(console, f"{problem}; going on from the checkpoint before it", "yellow")
@@ -176,9 +177,7 @@ def fit(
     else:
         say(
             console,
-            _announcement(
-                named or str(settings.preset), settings, start, provenance, len(loaders[0])
-            ),
+            _announcement(named or str(settings.preset), settings, start, provenance, steps),
         )
     needed, goal = (FEW_MORE_STEPS, "new images") if start.origin else (FEW_STEPS, "from scratch")
     if task.total_steps < needed:

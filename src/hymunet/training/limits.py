@@ -1,5 +1,7 @@
 """Settings that hang on the machine: a batch that fits its memory, epochs that fit a budget."""
 
+from dataclasses import replace
+
 import torch
 from rich.console import Console
 
@@ -7,12 +9,12 @@ from hymunet.console import say
 from hymunet.data.preprocess import PreprocessConfig
 from hymunet.errors import HyMUNetError
 from hymunet.network.segmenter import Segmenter
-from hymunet.training.cost import Batches, batch_that_fits, epochs_in
+from hymunet.training.cost import Batches, batch_that_fits, pace_of
 from hymunet.training.decide import Decision
 from hymunet.training.options import seconds_of
 from hymunet.training.planning.effort import passes
 from hymunet.training.planning.plan import Settings
-from hymunet.wording import memory_text
+from hymunet.wording import memory_text, plural
 
 
 def check_batch(
@@ -69,14 +71,22 @@ def in_time(
     device: torch.device,
     console: Console,
 ) -> Decision:
-    """As many epochs as a time budget holds."""
-    epochs, each = epochs_in(seconds_of(budget), network, loaders, decision.settings, device)
+    """As many epochs as a time budget holds, shorter ones than a pass where few would fit."""
+    settings, a_pass = decision.settings, len(loaders[0])
+    whole = min(settings.steps_per_epoch or a_pass, a_pass)
+    pace = pace_of(network, loaders, settings, device)
+    epochs, steps = pace.epochs_in(seconds_of(budget), whole, settings.steps_per_epoch is None)
+    each = pace.seconds(steps)
     if epochs * each > seconds_of(budget):
         say(
             console,
-            f"warning: one epoch takes {each:.0f} s here, more than the budget of {budget}",
+            f"warning: {plural(steps, 'step')} and a validation take {each:.0f} s here, more than "
+            f"the budget of {budget}",
             "yellow",
         )
     reason = f"an epoch takes {each:.1f} s here, and the budget is {budget}"
+    if steps < whole:
+        decision = replace(decision, settings=replace(settings, steps_per_epoch=steps))
+        reason = f"each of {steps} steps, where a pass over the cases has {whole}: {reason}"
     say(console, f"  epochs: {epochs} ({reason})")
     return decision.but("epochs", epochs, reason)

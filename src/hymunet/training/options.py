@@ -65,8 +65,11 @@ class TrainOptions:
         patches: Patches of each case an epoch, under window.
         foreground: Share of the patches that are placed on a structure, each as often.
         epochs: Passes over the training cases.
+        steps_per_epoch: Optimisation steps until the next look at the validation part; default: a
+            pass over the training cases.
         budget: Time for the training, such as 45m or 2h: as many epochs as fit, by steps measured
-            on this machine; instead of --epochs.
+            on this machine; instead of --epochs. Where few whole passes would fit, epochs are
+            shorter, so that the time is used up.
         groups: Regular expression that finds the patient in a case's name, such as '^[^_]+':
             cases of one patient stay on one side of a drawn split.
         val_share: Share of the cases that watch the training and choose the epoch, where the data
@@ -118,6 +121,7 @@ class TrainOptions:
     patches: int | None = None
     foreground: float = 0.5
     epochs: int | None = None
+    steps_per_epoch: int | None = None
     budget: str | None = None
     groups: str | None = None
     val_share: float = 0.15
@@ -150,6 +154,7 @@ class TrainOptions:
             "image_size": 16,
             "structures": 1,
             "epochs": 1,
+            "steps_per_epoch": 1,
             "batch_size": 1,
             "patches": 1,
             "patience": 0,

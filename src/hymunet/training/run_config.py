@@ -18,7 +18,7 @@ NETWORK = "network"  # the name of a network that no option describes, see Given
 _OPTIONS = frozenset(field.name for field in fields(TrainOptions))
 # settings that give way together: who gives the one wants nothing of the others that a file says
 _ALTERNATIVES = {
-    "budget": ("epochs",),
+    "budget": ("epochs", "steps_per_epoch"),
     "epochs": ("budget",),
     "resize": ("image_size", "patch_size", "spacing_mm"),
     "image_size": ("resize", "patch_size", "spacing_mm"),

@@ -26,6 +26,8 @@ from hymunet.training.run_config import (
     strangers,
 )
 
+# what may be left open, in order to be settled when a run begins
+_OPEN = (*OPEN, "steps_per_epoch")
 # between a start and a resume: a budget became epochs when the run began
 _FREE_TO_CHANGE = FREE_TO_CHANGE | {"output", "budget"}
 METRIC_COLUMNS = (
@@ -80,7 +82,7 @@ class RunFolder:
                 )
             return False
         # what is left open is as the plan chose it
-        free = _FREE_TO_CHANGE | (set(OPEN) - settings.keys())
+        free = _FREE_TO_CHANGE | (set(_OPEN) - settings.keys())
         if differ := differing(read_config(self.config), settings, free, _same):
             raise HyMUNetError(
                 f"the run folder {self.path} was made by other settings: {'; '.join(differ)}. "
@@ -91,7 +93,7 @@ class RunFolder:
     def settled(self, options: TrainOptions) -> TrainOptions:
         """The options, with what was left open as it was settled when this run began."""
         found = read_config(self.config)
-        there = {name: found[name] for name in OPEN if found.get(name) is not None}
+        there = {name: found[name] for name in _OPEN if found.get(name) is not None}
         missing = {name: there[name] for name in there if getattr(options, name) is None}
         return replace(options, budget=None, **missing)
 

@@ -25,6 +25,8 @@ def make_trainer(options: Settings, device: torch.device, recorder: Recorder) ->
     warnings.filterwarnings("ignore", ".*number of training batches.*logging interval.*")
     return lightning.Trainer(
         max_epochs=options.epochs,
+        # an int is a number of steps, a float a share of them
+        limit_train_batches=options.steps_per_epoch or 1.0,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         precision="bf16-mixed" if in_bfloat16(options, device) else "32-true",

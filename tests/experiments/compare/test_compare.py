@@ -96,6 +96,8 @@ def test_the_table_has_every_column(first):
         assert model["cost"]["cpu_s"] > 0
         assert model["images_a_second"] > 0
         assert model["epochs"] == [2]
+        assert model["passes"] == [2.0]
+        assert model["best_passes"][0] in (1.0, 2.0)
     ours, one, _ = table["models"]
     assert ours["difference"] is None
     assert one["difference"]["dice"]["mean"] == pytest.approx(

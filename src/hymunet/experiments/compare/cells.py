@@ -74,14 +74,14 @@ class Cell:
         """Whether its training has come to its end."""
         return self.provenance.get("finished") is True
 
-    def seconds_an_epoch(self) -> float | None:
-        """Median over epochs, validation included."""
+    def epochs(self) -> list[tuple[int, float]]:
+        """Optimisation steps done by the end of each epoch; seconds that it took, validation
+        included."""
         path = self.folder / "metrics.csv"
         if not path.is_file():
-            return None
+            return []
         with open(path, encoding="utf-8", newline="") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-        return float(np.median(seconds)) if seconds else None
+            return [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
 
 
 def run_cell(cell: Cell, shared: Shared, siblings: Sequence[Cell], console: Console) -> bool:
@@ -90,7 +90,7 @@ def run_cell(cell: Cell, shared: Shared, siblings: Sequence[Cell], console: Cons
     Args:
         cell: Which.
         shared: What all have in common.
-        siblings: Cells of the same model; under a budget all take the epochs of the first.
+        siblings: Cells of the same model; under a budget all take the steps of the first.
         console: Where to report.
 
     Returns:
@@ -126,8 +126,9 @@ def options_of(cell: Cell, shared: Shared, siblings: Sequence[Cell]) -> TrainOpt
         return options
     for sibling in siblings:
         if sibling.seed != cell.seed and sibling.finished:
-            epochs = read_config(sibling.folder / "config.yaml")["epochs"]
-            return replace(options, budget=None, epochs=epochs)
+            found = read_config(sibling.folder / "config.yaml")
+            steps = found.get("steps_per_epoch")
+            return replace(options, budget=None, epochs=found["epochs"], steps_per_epoch=steps)
     return options
 
 

@@ -129,16 +129,29 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
 
 
 def _training(shared: Shared, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Seeds, epochs and time of a model's trainings; `images_a_second` counts training cases (or
-    patches) by the run's own clock: loading, augmentation and validation included."""
-    an_epoch = [s for s in (cell.seconds_an_epoch() for cell in cells) if s]
+    """Seeds, epochs and time of a model's trainings. `passes` is how often each training case (or
+    patch) was seen, `best_passes` how often until the weights that were kept; `images_a_second`
+    counts them by the run's own clock: loading, augmentation and validation included."""
     samples = len(shared.split.train) * shared.settings.patches
+    batch = min(shared.settings.batch_size, samples)
+    epochs = [cell.epochs() for cell in cells]
+    best = [cell.provenance.get("best_epoch") for cell in cells]
+    done = [rows[-1][0] if rows else 0 for rows in epochs]
+    until_best = [rows[k - 1][0] if k else 0 for rows, k in zip(epochs, best, strict=True)]
+    a_step = [
+        float(np.median([seconds for _, seconds in rows])) * len(rows) / rows[-1][0]
+        for rows in epochs
+        if rows
+    ]
     return {
         "seeds": [cell.seed for cell in cells],
         "epochs": [read_config(cell.folder / "config.yaml").get("epochs") for cell in cells],
-        "best_epochs": [cell.provenance.get("best_epoch") for cell in cells],
+        "best_epochs": best,
+        "steps": done,
+        "passes": [steps * batch / samples for steps in done],
+        "best_passes": [steps * batch / samples for steps in until_best],
         "training_seconds": [cell.provenance.get("training_seconds") for cell in cells],
-        "images_a_second": samples / float(np.median(an_epoch)) if an_epoch else None,
+        "images_a_second": batch / float(np.median(a_step)) if a_step else None,
     }
 
 

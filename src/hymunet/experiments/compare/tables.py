@@ -29,7 +29,7 @@ def cost_headings(summary: Mapping[str, Any]) -> list[str]:
     columns = ["model", "parameters", "multiply-adds", "scan updates", "CPU time", "CPU peak"]
     if summary["costs"]["gpu"]:
         columns += ["GPU time", "GPU peak"]
-    return [*columns, "train images/s", "epochs", "best epoch"]
+    return [*columns, "train images/s", "passes", "best after"]
 
 
 def cost_cells(model: Model, summary: Mapping[str, Any]) -> list[str]:
@@ -47,7 +47,11 @@ def cost_cells(model: Model, summary: Mapping[str, Any]) -> list[str]:
         row += [duration(cost["gpu_s"]), binary(cost["gpu_bytes"])]
     speed = model["images_a_second"]
     row.append("–" if speed is None else f"{speed:.3g}")
-    return [*row, *(" ".join(map(str, model[name])) for name in ("epochs", "best_epochs"))]
+    return [*row, *(_passes(model[name]) for name in ("passes", "best_passes"))]
+
+
+def _passes(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.0f}" if value >= 10 else f"{value:.1f}" for value in values)
 
 
 def difference_headings(summary: Mapping[str, Any]) -> list[str]:
