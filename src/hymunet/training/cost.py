@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.segmenter import Segmenter
-from hymunet.training.lightning_module import VALIDATION_OVERLAP
-from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss
-from hymunet.training.optimiser import make_optimiser
+from hymunet.training.lightning_module import SegmentationTask
 from hymunet.training.planning.plan import Settings
 from hymunet.training.trainer import in_bfloat16
 
@@ -127,7 +124,7 @@ class Pace:
 def pace_of(
     network: Segmenter, loaders: tuple[Batches, Batches], settings: Settings, device: torch.device
 ) -> Pace:
-    """A few real steps by a copy of the network, on real batches, and a validation of two.
+    """A few real steps by a copy of the network, on real batches, and looks at two.
 
     Args:
         network: Left as it is.
@@ -136,9 +133,8 @@ def pace_of(
         device: Where it will be trained.
     """
     training, validation = loaders
-    with torch.random.fork_rng():
-        step = seconds_a_step(copy.deepcopy(network).to(device), training, settings, device)
-    look = _seconds_a_look(copy.deepcopy(network).to(device), validation, settings, device)
+    step = seconds_a_step(copy.deepcopy(network), training, settings, device)
+    look = _seconds_a_look(copy.deepcopy(network), validation, settings, device)
     return Pace(step, look * len(validation))
 
 
@@ -150,43 +146,37 @@ def made_up_batches(
     shape = (settings.batch_size, network.config.in_channels, *size)
     image = torch.randn(shape, generator=generator)
     label = torch.randint(network.config.num_labels, (shape[0], *size), generator=generator)
-    return [{"image": image, "label": label.to(torch.uint8)}] * (_STEPS + 1)
+    batch = {"image": image, "label": label.to(torch.uint8)}
+    return [batch | {"valid": torch.ones_like(batch["label"])}] * (_STEPS + 1)
 
 
 def seconds_a_step(
     network: Segmenter, loader: Batches, settings: Settings, device: torch.device
 ) -> float:
-    """Median over a few optimisation steps, loading and augmentation included; of the later half,
+    """Median over a few optimisation steps, all that belongs to one included; of the later half,
     since the first ones of a large network are a quarter slower, until the allocator has what it
     needs. The network is changed."""
-    network.train()
-    optimiser, _ = make_optimiser(
-        network, settings.learning_rate, settings.weight_decay, 10, 0.0, name=settings.optimizer
-    )
-    weights = LossWeights(settings.cross_entropy_weight, settings.dice_weight)
+    task = SegmentationTask(network, settings, steps_per_epoch=_STEPS + 1).to(device)
+    optimiser = task.configure_optimizers()["optimizer"]
     taken, began = [], time.monotonic()
     batches = iter(loader)
-    for _ in range(_STEPS + 1):
-        started = time.monotonic()
-        batch = next(batches, None)
-        if batch is None or started - began > _PATIENCE_S:
-            break
-        target = encode_labels(
-            batch["label"].to(device), network.config.num_classes, settings.activation
-        )
-        with _precision(settings, device):
-            logits = network(batch["image"].to(device))
-            loss = hybrid_loss(
-                logits[0] if isinstance(logits, list) else logits,
-                target,
-                settings.activation,
-                weights,
-            )["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        loss.item()  # waits for the device
-        taken.append(time.monotonic() - started)
+    with torch.random.fork_rng():
+        task.on_train_epoch_start()
+        for index in range(_STEPS + 1):
+            started = time.monotonic()
+            batch = next(batches, None)
+            if batch is None or started - began > _PATIENCE_S:
+                break
+            batch = _on(device, batch)
+            with _precision(settings, device):
+                loss = task.training_step(batch, index)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+            optimiser.step()
+            task.on_train_batch_end(loss, batch, index)
+            loss.item()  # waits for the device
+            taken.append(time.monotonic() - started)
     return statistics.median(taken[len(taken) // 2 :])
 
 
@@ -195,24 +185,24 @@ def _seconds_a_look(
     network: Segmenter, loader: Batches, settings: Settings, device: torch.device
 ) -> float:
     """Of one validation batch: the second where there is one, since the first warms up."""
-    network.eval()
+    task = SegmentationTask(network, settings, steps_per_epoch=1).to(device)
+    task.on_validation_epoch_start()
     taken = math.inf
     batches = iter(loader)
-    for _ in range(2):
+    for index in range(2):
         started = time.monotonic()
         batch = next(batches, None)
         if batch is None:
             break
-        image = batch["image"].to(device)
         with _precision(settings, device):
-            if settings.resize == "window" and settings.patch_size is not None:
-                sliding_window(network, image, settings.patch_size, VALIDATION_OVERLAP)
-            else:
-                network(image)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            task.validation_step(_on(device, batch), index)
+        task.validation[-1].tolist()  # waits for the device
         taken = time.monotonic() - started
     return taken
+
+
+def _on(device: torch.device, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def _precision(settings: Settings, device: torch.device) -> "torch.autocast | nullcontext[None]":
