@@ -12,8 +12,10 @@ from hymunet.data.augment import Augment
 from hymunet.data.cache import CaseCache
 from hymunet.data.case import Case
 from hymunet.data.patches import read_patch
-from hymunet.data.preprocess import Preprocess, to_unit_range
+from hymunet.data.preprocess import Preprocess, PreprocessConfig, to_unit_range
 from hymunet.errors import HyMUNetError
+from hymunet.network.segmenter import NetworkFacts
+from hymunet.training.planning.plan import Settings
 
 
 def sample_seed(seed: int, epoch: int, case_id: str) -> int:
@@ -177,4 +179,23 @@ def training_statistics(
     return (
         tuple(round(value, 4) for value in mean.tolist()),
         tuple(round(max(value, 1e-3), 4) for value in deviation.tolist()),
+    )
+
+
+def geometry_of(settings: Settings, facts: NetworkFacts) -> PreprocessConfig:
+    """How images are prepared for a network; of `dataset` normalisation, before the training
+    images' mean and deviation are known."""
+    channels = facts.in_channels
+    resized = settings.resize in ("squeeze", "letterbox")
+    assert not resized or settings.image_size is not None  # the plan has chosen one
+    return PreprocessConfig(
+        image_size=(settings.image_size,) * 2 if resized and settings.image_size else None,
+        resize=settings.resize,
+        normalisation=settings.normalisation,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        multiple=facts.stride,
+        patch_size=settings.patch_size,
+        spacing_mm=settings.spacing_mm,
+        clip=settings.intensity_range,
     )

@@ -17,9 +17,8 @@ from hymunet.data.groups import grouped_by_name
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.data.splits import Split, save_split
 from hymunet.network.model_file import read_info
-from hymunet.network.segmenter import NetworkFacts
 from hymunet.training.cost import available_memory, bytes_a_sample
-from hymunet.training.dataset import training_statistics
+from hymunet.training.dataset import geometry_of, training_statistics
 from hymunet.training.decide import decide, save_decision, say_choices, uses_gpu
 from hymunet.training.initial import GivenNetwork, Start, save_start, starting_network
 from hymunet.training.lightning_module import SegmentationTask
@@ -34,7 +33,6 @@ from hymunet.training.loading import (
 )
 from hymunet.training.model_info import model_info
 from hymunet.training.options import TrainOptions
-from hymunet.training.planning.plan import Settings
 from hymunet.training.recorder import Recorder
 from hymunet.training.run_config import run_settings
 from hymunet.training.run_folder import RunFolder, machine_facts
@@ -105,7 +103,7 @@ def fit(
     for note in start.notes:
         say(console, note)
     device = torch.device("cuda" if uses_gpu(options) else "cpu")
-    geometry = _geometry(settings, network.config)
+    geometry = geometry_of(settings, network.config)
     cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
     facts = prepare(dataset.cases, cache, console)
     split = decision.split
@@ -222,21 +220,4 @@ def _announcement(
     return (
         f"{what} ({provenance['parameters']:,} parameters{frozen}) on "
         f"{provenance['machine']['device']}, epochs: {options.epochs}, steps each: {steps}"
-    )
-
-
-def _geometry(settings: Settings, facts: NetworkFacts) -> PreprocessConfig:
-    channels = facts.in_channels
-    resized = settings.resize in ("squeeze", "letterbox")
-    assert not resized or settings.image_size is not None  # the plan has chosen one
-    return PreprocessConfig(
-        image_size=(settings.image_size,) * 2 if resized and settings.image_size else None,
-        resize=settings.resize,
-        normalisation=settings.normalisation,
-        mean=(0.0,) * channels,  # until the training images' are known
-        std=(1.0,) * channels,
-        multiple=facts.stride,
-        patch_size=settings.patch_size,
-        spacing_mm=settings.spacing_mm,
-        clip=settings.intensity_range,
     )

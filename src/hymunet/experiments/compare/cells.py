@@ -4,7 +4,6 @@ import csv
 import gc
 import json
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ from hymunet.evaluation.summary import summarise
 from hymunet.evaluation.truth import read_pixels
 from hymunet.experiments.compare.adapter import load_into
 from hymunet.experiments.compare.entrants import Entrant, new_network
+from hymunet.experiments.compare.paces import within_budget
 from hymunet.experiments.compare.settle import SPLIT, Shared
 from hymunet.files import write_text
 from hymunet.inference.predictor import Predictor
 from hymunet.network.model_file import model_identity
 from hymunet.training.fit import fit
-from hymunet.training.options import TrainOptions
-from hymunet.training.run_config import read_config
 
 FAILURE = "failure.json"
 _TEXT = {"case", "class", "group", "seen", "unit"}  # columns of cases.csv that hold no number
@@ -84,13 +82,12 @@ class Cell:
             return [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
 
 
-def run_cell(cell: Cell, shared: Shared, siblings: Sequence[Cell], console: Console) -> bool:
+def run_cell(cell: Cell, shared: Shared, console: Console) -> bool:
     """Trains and judges a cell, as far as that has not been done; a failure is written down.
 
     Args:
         cell: Which.
         shared: What all have in common.
-        siblings: Cells of the same model; under a budget all take the steps of the first.
         console: Where to report.
 
     Returns:
@@ -99,7 +96,7 @@ def run_cell(cell: Cell, shared: Shared, siblings: Sequence[Cell], console: Cons
     note = cell.comparison / f"{cell.folder.name}.{FAILURE}"
     try:
         if cell.scores() is None:
-            _train_and_judge(cell, shared, siblings, console)
+            _train_and_judge(cell, shared, console)
     except Exception as error:  # one model's failure must not lose the others
         reason = str(error) if isinstance(error, HyMUNetError) else _named(error)
         content = {
@@ -119,26 +116,12 @@ def run_cell(cell: Cell, shared: Shared, siblings: Sequence[Cell], console: Cons
     return True
 
 
-def options_of(cell: Cell, shared: Shared, siblings: Sequence[Cell]) -> TrainOptions:
-    """The options that a cell is trained with."""
+def _train_and_judge(cell: Cell, shared: Shared, console: Console) -> None:
     options = replace(shared.options, seed=cell.seed, **cell.entrant.options)
-    if options.budget is None:
-        return options
-    for sibling in siblings:
-        if sibling.seed != cell.seed and sibling.finished:
-            found = read_config(sibling.folder / "config.yaml")
-            steps = found.get("steps_per_epoch")
-            return replace(options, budget=None, epochs=found["epochs"], steps_per_epoch=steps)
-    return options
-
-
-def _train_and_judge(
-    cell: Cell, shared: Shared, siblings: Sequence[Cell], console: Console
-) -> None:
     finished = fit(
         shared.data,
         cell.folder,
-        options_of(cell, shared, siblings),
+        within_budget(options, shared, cell.entrant),
         shared.images,
         shared.masks,
         shared.folder / SPLIT,

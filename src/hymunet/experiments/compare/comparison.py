@@ -16,6 +16,7 @@ from hymunet.evaluation.tables import as_json
 from hymunet.experiments.compare.cells import Cell, run_cell
 from hymunet.experiments.compare.costs import Cost, measure
 from hymunet.experiments.compare.entrants import Entrant
+from hymunet.experiments.compare.paces import measure_paces
 from hymunet.experiments.compare.record import read_record, write_record
 from hymunet.experiments.compare.results import differences, model_figures, statistics_notes
 from hymunet.experiments.compare.settle import Shared
@@ -43,13 +44,13 @@ def run_cells(
         cells += [(entrant.name, s) for s in seeds if (entrant.name, s) not in cells]
     record |= {"models": [asdict(one) for one in known], "cells": cells}
     write_record(shared.folder, record)
+    measure_paces(shared, entrants, console)
     total = len(seeds) * len(entrants)
     for number, seed in enumerate(seeds):
         for place, entrant in enumerate(entrants):
             count = number * len(entrants) + place + 1
             say(console, f"{entrant.name}, seed {seed} ({count} of {total})", "bold")
-            siblings = [Cell(entrant, s, shared.folder) for n, s in cells if n == entrant.name]
-            run_cell(Cell(entrant, seed, shared.folder), shared, siblings, console)
+            run_cell(Cell(entrant, seed, shared.folder), shared, console)
 
 
 def summarise(shared: Shared, command: str, started: float, console: Console) -> dict[str, Any]:
