@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import cyclopts
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -14,6 +15,7 @@ from hymunet.errors import HyMUNetError
 from hymunet.experiments import timing
 from hymunet.experiments.timing import Key
 from hymunet.files import write_text
+from hymunet.machine import versions
 
 
 def in_turns(
@@ -24,6 +26,12 @@ def in_turns(
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("timing", total=(repeats + warm_up) * len(calls))
         return timing.in_turns(calls, repeats, warm_up, lambda: progress.advance(task))
+
+
+def done(wait: Callable[[], None], call: Callable[..., object], *arguments: object) -> None:
+    """A call, and until the device has done it."""
+    call(*arguments)
+    wait()
 
 
 def outcome(kept: bool) -> str:
@@ -48,11 +56,23 @@ def check_at_least(least: int, **values: int | None) -> None:
             raise HyMUNetError(f"--{option} must be at least {least}, {value} came")
 
 
+def gpu_facts() -> dict[str, Any]:
+    """The GPU and its compiler.
+
+    Raises:
+        HyMUNetError: If there is none.
+    """
+    if not torch.cuda.is_available():
+        raise HyMUNetError("there is no CUDA device here; leave --device out to measure the CPU")
+    return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, **versions("triton")}
+
+
 def introduce(console: Console, facts: dict[str, Any]) -> None:
     """Prints the line that stands above every table."""
+    gpu = f"{facts['gpu']}, " if "gpu" in facts else ""
     say(
         console,
-        f"{facts['processor']}, {facts['threads']} threads of {facts['cores']} cores, "
+        f"{gpu}{facts['processor']}, {facts['threads']} threads of {facts['cores']} cores, "
         f"torch {facts['torch']}",
     )
 

@@ -1,6 +1,6 @@
 """Times the presets against four networks of MONAI on this machine, after checking their outputs.
 
-    python -m benchmarks.network [--size 256] [--repeats 5] [--linear-cost] [--json PATH]
+    python -m benchmarks.network [--size 256] [--repeats 5] [--linear-cost] [--device cuda]
 
 A forward pass of one image and a training step (forward, backward, AdamW) of a small batch. The
 networks take turns in one process, so that a machine that slows down slows all of them, and the
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 import torch
@@ -26,6 +26,7 @@ from benchmarks.network_rivals import RIVALS, SWIN, YARDSTICK
 from hymunet.console import say
 from hymunet.errors import HyMUNetError
 from hymunet.experiments.passes import check, forward, picture, training_step
+from hymunet.experiments.timing import waiter
 from hymunet.extras import require
 from hymunet.machine import machine
 from hymunet.network.hymunet import PRESETS
@@ -57,7 +58,9 @@ class Timing:
     step_s: list[float] = field(default_factory=list)
 
 
-def measure(size: int, step_size: int, batch: int, repeats: int, rivals: list[str]) -> list[Timing]:
+def measure(
+    size: int, step_size: int, batch: int, repeats: int, rivals: list[str], device: str = "cpu"
+) -> list[Timing]:
     """Checks every network, then times them in turns; the first round only warms up.
 
     Args:
@@ -66,22 +69,26 @@ def measure(size: int, step_size: int, batch: int, repeats: int, rivals: list[st
         batch: Number of images in a training step.
         repeats: Number of timed rounds.
         rivals: Names of the rivals that take part, the U-Net first.
+        device: Where the networks run.
 
     Returns:
         One `Timing` a network, the U-Net first.
     """
     torch.manual_seed(0)
     builders = {name: RIVALS[name] for name in rivals}
-    networks = {name: build() for name, build in (builders | PRESETS).items()}
-    image, target = picture(1, (size, size))
-    images, targets = picture(batch, (step_size, step_size))
+    networks = {name: build().to(device) for name, build in (builders | PRESETS).items()}
+    image, target = (tensor.to(device) for tensor in picture(1, (size, size)))
+    images, targets = (tensor.to(device) for tensor in picture(batch, (step_size, step_size)))
+    wait = waiter(torch.device(device))
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name, network in networks.items():
         check(name, network, images[:2], targets[:2])
         check(name, network, image, target)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-        calls[name, "forward"] = partial(forward, network, image)
-        calls[name, "step"] = partial(training_step, network, optimizer, images, targets)
+        calls[name, "forward"] = partial(common.done, wait, forward, network, image)
+        calls[name, "step"] = partial(
+            common.done, wait, training_step, network, optimizer, images, targets
+        )
     times = common.in_turns(calls, repeats)
     return [
         Timing(
@@ -160,6 +167,7 @@ def main(
     batch: int = 8,
     repeats: int = 5,
     threads: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
     networks: bool = True,
     rivals: bool = True,
     linear_cost_: Annotated[bool, cyclopts.Parameter(name="--linear-cost")] = False,
@@ -167,7 +175,7 @@ def main(
     linear_cost_limit: float = 10.0,
     json_path: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
 ) -> None:
-    """Time the presets tiny, small and base against MONAI's U-Nets on the CPU.
+    """Time the presets tiny, small and base against MONAI's U-Nets.
 
     Rivals are BasicUNet (31 M parameters, the yardstick of the budgets), AttentionUnet, SegResNet
     and SwinUNETR, untrained. Every network is checked first: logits of the image's size, finite
@@ -181,6 +189,7 @@ def main(
         batch: Number of images in a training step.
         repeats: Number of timed rounds, after one that warms up.
         threads: Number of threads that torch uses; its own choice when not given.
+        device: Where; the budgets of latency and training steps are those of the CPU.
         networks: Whether to time the networks; --no-networks --linear-cost times growth alone.
         rivals: Whether to time rivals other than the U-Net.
         linear_cost_: Whether to time forward passes of tiny at 256, 512, 1024 and 2048 pixels a
@@ -205,6 +214,8 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     facts = machine("monai", "numba")
+    if device == "cuda":
+        facts |= common.gpu_facts()
     common.introduce(console, facts)
     result: dict[str, Any] = {"machine": facts}
 
@@ -213,9 +224,9 @@ def main(
         if SWIN in taking_part and find_spec("einops") is None:
             taking_part.remove(SWIN)
             say(console, f"{SWIN}: not timed; MONAI needs einops for it: pip install einops")
-        timings = measure(size, step_size, batch, repeats, taking_part)
+        timings = measure(size, step_size, batch, repeats, taking_part, device)
         console.print(table(timings, size, step_size, batch))
-        for text, kept in verdicts(timings, size, batch):
+        for text, kept in verdicts(timings, size, batch) if device == "cpu" else ():
             say(console, f"{text}: {common.outcome(kept)}")
         result |= {
             "forward_shape": [1, 3, size, size],
@@ -223,8 +234,8 @@ def main(
             "networks": [asdict(timing) for timing in timings],
         }
     if linear_cost_:
-        growths = linear_cost.measure(linear_cost_max, linear_cost_limit, repeats)
-        console.print(linear_cost.table(growths))
+        growths = linear_cost.measure(linear_cost_max, linear_cost_limit, repeats, device)
+        console.print(linear_cost.table(growths, targets=device == "cpu"))
         for reason in (line for growth in growths for line in growth.left_out.values()):
             say(console, reason)
         result["linear_cost"] = [asdict(growth) for growth in growths]

@@ -1,6 +1,6 @@
 """Times the selective scan against two rivals on this machine, after checking that all agree.
 
-    python -m benchmarks.scan [--case 4x1024 ...] [--repeats 5] [--threads N] [--json PATH]
+    python -m benchmarks.scan [--case 4x1024 ...] [--repeats 5] [--device cuda] [--json PATH]
 
 Rivals: a plain torch loop over `unbind` with autograd, and `pscan`, mambapy's parallel scan; their
 gathers to the visiting order count, since hymunet's operator reads the order itself. Times change
@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 import torch
@@ -38,6 +38,7 @@ from benchmarks.scan_rivals import (
 )
 from hymunet.console import say
 from hymunet.experiments import resident
+from hymunet.experiments.timing import waiter
 from hymunet.machine import machine
 
 CASES = ("4x1024", "4x256", "1x16384")
@@ -53,20 +54,35 @@ FIRST_CALL_TARGETS_S = {"warm": 1.5, "cold": 40.0}
 Times = dict[str, dict[str, list[float]]]  # by pass, then by implementation; seconds, one a round
 
 
-def measure(case: Case, repeats: int) -> Times:
+def measure(case: Case, repeats: int, device: str = "cpu") -> Times:
     """Times forward (no graph) and forward + backward (every input's gradient) in turns."""
-    inputs, order = make_inputs(case), order_of(case)
+    inputs, order = make_inputs(case, device=device), order_of(case, device)
     grad_y = gradient_of_y(inputs)
+    done = partial(common.done, waiter(torch.device(device)))
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name, scan in SCANS.items():
-        calls[FORWARD, name] = partial(forward, scan, inputs, order)
+        calls[FORWARD, name] = partial(done, forward, scan, inputs, order)
     for name, scan in SCANS.items():
-        calls[BOTH, name] = partial(forward_backward, scan, inputs, order, grad_y)
+        calls[BOTH, name] = partial(done, forward_backward, scan, inputs, order, grad_y)
     measured = common.in_turns(calls, repeats)
     return {
         what: {name: times for (which, name), times in measured.items() if which == what}
         for what in TARGETS
     }
+
+
+def memory_on_gpu(case: Case) -> dict[str, float]:
+    """Bytes by implementation that a forward and a backward pass allocate at most on the GPU."""
+    inputs, order = make_inputs(case, device="cuda"), order_of(case, "cuda")
+    grad_y = gradient_of_y(inputs)
+    extra = {}
+    for name, scan in SCANS.items():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        forward_backward(scan, inputs, order, grad_y)
+        extra[name] = float(torch.cuda.max_memory_allocated() - before)
+    return extra
 
 
 def times_faster(times: dict[str, list[float]]) -> float:
@@ -94,8 +110,8 @@ def agreement_table(errors: dict[Case, dict[str, dict[str, float]]]) -> Table:
     return out
 
 
-def times_table(times: dict[Case, Times], repeats: int) -> Table:
-    """Medians, how many times faster than the faster rival, and the targets."""
+def times_table(times: dict[Case, Times], repeats: int, targets: bool = True) -> Table:
+    """Medians, how many times faster than the faster rival, and the CPU's targets."""
     out = Table(
         title=f"Medians of {repeats} rounds: batch x length, {DIRECTIONS} directions x {CHANNELS} "
         f"channels, state {STATE}, float32"
@@ -109,7 +125,7 @@ def times_table(times: dict[Case, Times], repeats: int) -> Table:
     for case, by_pass in times.items():
         for what, by_name in by_pass.items():
             factor = times_faster(by_name)
-            target = target_of(case, what, times)
+            target = target_of(case, what, times) if targets else None
             out.add_row(
                 str(case),
                 LABELS[what],
@@ -189,12 +205,13 @@ def main(
     case: Annotated[list[str] | None, cyclopts.Parameter(negative=())] = None,
     repeats: int = 5,
     threads: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
     times: bool = True,
     memory: bool = True,
     first_call: bool = True,
     json_path: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
 ) -> None:
-    """Time the selective scan against a plain torch loop and mambapy's parallel scan on the CPU.
+    """Time the selective scan against a plain torch loop and mambapy's parallel scan.
 
     Inputs are random tokens in 4 directions x 128 channels with 16 states, float32, in raster
     order; delta comes with bias and softplus, as in the network. Every implementation is first
@@ -209,6 +226,7 @@ def main(
         repeats: Number of timed rounds, after one that warms up.
         threads: Number of threads that torch and the kernels use; torch's own choice when not
             given.
+        device: Where: the targets are those of the CPU, and so is the time to a first result.
         times: Whether to check and time the cases.
         memory: Whether to measure, in a fresh process an implementation, the peak memory of forward
             and backward at the first case.
@@ -225,14 +243,16 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     facts = machine("numba", "mambapy")
+    if device == "cuda":
+        facts |= common.gpu_facts()
     common.introduce(console, facts)
     result: dict[str, Any] = {"machine": facts}
 
     if times:
-        errors = {one: agreement(one) for one in cases}
+        errors = {one: agreement(one, device=device) for one in cases}
         console.print(agreement_table(errors))
-        measured = {one: measure(one, repeats) for one in cases}
-        console.print(times_table(measured, repeats))
+        measured = {one: measure(one, repeats, device) for one in cases}
+        console.print(times_table(measured, repeats, targets=device == "cpu"))
         result["shape"] = {"directions": DIRECTIONS, "channels": CHANNELS, "state": STATE}
         result["cases"] = [
             {
@@ -245,11 +265,15 @@ def main(
             for one, by_pass in measured.items()
         ]
     if memory:
-        extra = memory_in_children(cases[0], facts["threads"], console)
+        extra = (
+            memory_on_gpu(cases[0])
+            if device == "cuda"
+            else memory_in_children(cases[0], facts["threads"], console)
+        )
         if extra:
             console.print(memory_table(extra, cases[0]))
         result["memory"] = {"case": str(cases[0]), "extra_bytes": extra}
-    if first_call:
+    if first_call and device == "cpu":
         seconds = scan_child.first_calls(OURS, LOOP, repeats=3, threads=facts["threads"])
         console.print(first_call_table(seconds))
         result["first_call"] = seconds

@@ -58,14 +58,14 @@ class Case:
         return f"{self.batch}x{self.length}"
 
 
-def order_of(case: Case) -> Tensor:
+def order_of(case: Case, device: str = "cpu") -> Tensor:
     """The four directions of the grid, (4, length)."""
-    return scan_orders((case.side, case.side))
+    return scan_orders((case.side, case.side), device)
 
 
-def make_inputs(case: Case, dtype: torch.dtype = torch.float32) -> Inputs:
+def make_inputs(case: Case, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Inputs:
     """Random tokens and projections, A and delta's bias as Mamba initialises them; all require
-    gradients. Another dtype holds the same numbers, those of float32."""
+    gradients. Another dtype or device holds the same numbers, those of float32."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -84,7 +84,7 @@ def make_inputs(case: Case, dtype: torch.dtype = torch.float32) -> Inputs:
         "D": draw(CHANNELS),
         "delta_bias": steps.exp().expm1().log(),  # the inverse of softplus
     }
-    return {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
+    return {name: t.to(device, dtype).requires_grad_() for name, t in inputs.items()}
 
 
 def hymunet_scan(inputs: Inputs, order: Tensor) -> Tensor:
@@ -105,8 +105,9 @@ def parallel_scan(inputs: Inputs, order: Tensor) -> Tensor:
     u, delta, A, B, C, D, bias = inputs.values()
     batch, length, channels = u.shape
     directions = order.shape[0]
-    rows = (order * directions + torch.arange(directions).unsqueeze(1)).flatten()
-    place = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows)))
+    first = torch.arange(directions, device=order.device).unsqueeze(1)
+    rows = (order * directions + first).flatten()
+    place = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=order.device))
 
     def visit(tensor: Tensor) -> Tensor:  # (batch, length, directions, n) to (batch * d, length, n)
         visited = tensor.flatten(1, 2).index_select(1, rows)
@@ -153,15 +154,18 @@ def gradient_of_y(inputs: Inputs) -> Tensor:
     """The random gradient that a backward pass starts from."""
     generator = torch.Generator().manual_seed(1)
     u = inputs["u"]
-    return torch.randn(u.shape, generator=generator).to(u.dtype)
+    return torch.randn(u.shape, generator=generator).to(u)
 
 
-def agreement(case: Case, scans: dict[str, Scan] | None = None) -> dict[str, dict[str, float]]:
+def agreement(
+    case: Case, scans: dict[str, Scan] | None = None, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
     """Errors of y and of every gradient against the float64 reference, max|y - y64| / max|y64|.
 
     Args:
         case: Batch and grid.
         scans: Implementations by name; all three when not given.
+        device: Where they run.
 
     Returns:
         By implementation, then by quantity: y, then inputs, standing for their gradients.
@@ -169,10 +173,10 @@ def agreement(case: Case, scans: dict[str, Scan] | None = None) -> dict[str, dic
     Raises:
         HyMUNetError: If an error is above 1e-3 or no number; such an implementation is not timed.
     """
-    order = order_of(case)
-    exact_inputs = make_inputs(case, torch.float64)
+    order = order_of(case, device)
+    exact_inputs = make_inputs(case, torch.float64, device)
     exact = forward_backward(loop_scan, exact_inputs, order, gradient_of_y(exact_inputs))
-    inputs = make_inputs(case)
+    inputs = make_inputs(case, device=device)
     grad_y = gradient_of_y(inputs)
     errors = {}
     for name, scan in (scans or SCANS).items():
