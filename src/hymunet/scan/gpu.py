@@ -3,8 +3,8 @@
 Gu & Dao 2023 (Mamba), https://arxiv.org/abs/2312.00752; that a linear recurrence can be cut into
 pieces which are scanned at once and joined by their decays is from Blelloch 1990.
 
-Tested in Triton's interpreter (TRITON_INTERPRET=1, where the kernels take CPU tensors), by compiling
-for sm_80 and sm_90, and on an H200.
+Tested in Triton's interpreter (TRITON_INTERPRET=1, where the kernels take CPU tensors), by
+compiling for sm_80 and sm_90, and on an H200.
 
 How the work is cut and why is in `gpu_kernels.py`.
 """

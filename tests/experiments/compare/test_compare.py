@@ -16,7 +16,7 @@ from hymunet.evaluation.summary import headline_means
 from hymunet.experiments.compare.entrants import find_entrant
 from hymunet.experiments.compare.settle import settle_all
 from hymunet.network.model_file import load_model
-from hymunet.training.cost import bytes_a_sample
+from hymunet.training.cost import Pace, bytes_a_sample
 from hymunet.training.options import TrainOptions
 from hymunet.training.planning.effort import passes
 from hymunet.training.planning.plan import Settings
@@ -201,10 +201,33 @@ def test_a_budget_becomes_epochs_that_all_seeds_share(workplace):
     data = workplace / "data"
     result = compare(data, models=(ONE,), seeds=(0, 1), options=options, output=workplace / "b")
     (model,) = result.summary["models"]
-    assert model["epochs"][0] == model["epochs"][1] > 1
+    assert model["epochs"][0] == model["epochs"][1]
     assert result.exit_code == 0
+    pace = json.loads((workplace / "b" / "compare.json").read_text())["paces"][ONE]
+    fitting = Pace(pace["step"], pace["look"]).epochs_in(1.0, 2)  # 8 cases in batches of 4
+    assert (pace["epochs"], pace["steps_per_epoch"]) == fitting
+    assert model["epochs"][0] == pace["epochs"]
     again = compare(data, models=(ONE,), seeds=(0, 1), options=options, output=workplace / "b")
     assert again.summary["models"][0]["epochs"] == model["epochs"]
+
+
+def test_a_budget_is_measured_once_and_a_network_without_a_pace_says_why(workplace, capsys):
+    options = TrainOptions(
+        budget="1s", image_size=32, batch_size=4, workers=0, device="cpu", preset="tiny"
+    )
+    output = workplace / "unmeasured"
+    models = (ONE, "small_networks:picky")
+    result = compare(workplace / "data", models=models, options=options, output=output)
+    (failed,) = result.summary["failed"]
+    assert failed["model"] == "small_networks:picky"
+    assert "small_networks:picky: cannot be trained" in capsys.readouterr().err
+    paces = json.loads((output / "compare.json").read_text())["paces"]
+    assert paces.keys() == {ONE}
+    more = (*models, "small_networks:wide")
+    compare(workplace / "data", models=more, options=options, output=output)
+    again = json.loads((output / "compare.json").read_text())["paces"]
+    assert again[ONE] == paces[ONE]
+    assert again.keys() == {ONE, "small_networks:wide"}
 
 
 def test_what_makes_no_sense_is_refused_before_anything_is_made(workplace):
