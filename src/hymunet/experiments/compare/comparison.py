@@ -16,7 +16,7 @@ from hymunet.evaluation.tables import as_json
 from hymunet.experiments.compare.cells import Cell, run_cell
 from hymunet.experiments.compare.costs import Cost, measure
 from hymunet.experiments.compare.entrants import Entrant
-from hymunet.experiments.compare.paces import measure_paces
+from hymunet.experiments.compare.paces import measure_paces, paces
 from hymunet.experiments.compare.record import read_record, write_record
 from hymunet.experiments.compare.results import differences, model_figures, statistics_notes
 from hymunet.experiments.compare.settle import Shared
@@ -132,7 +132,8 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
 def _training(shared: Shared, cells: Sequence[Cell]) -> dict[str, Any]:
     """Seeds, epochs and time of a model's trainings. `passes` is how often each training case (or
     patch) was seen, `best_passes` how often until the weights that were kept; `images_a_second`
-    counts them by the run's own clock: loading, augmentation and validation included."""
+    counts them by the run's own clock, loading, augmentation and validation included; under a
+    budget by the pace that was measured in turns with the others'."""
     samples = len(shared.split.train) * shared.settings.patches
     batch = min(shared.settings.batch_size, samples)
     epochs = [cell.epochs() for cell in cells]
@@ -144,6 +145,8 @@ def _training(shared: Shared, cells: Sequence[Cell]) -> dict[str, Any]:
         for rows in epochs
         if rows
     ]
+    if (pace := paces(shared).get(cells[0].entrant.name)) is not None:
+        a_step = [pace["step"] + pace["look"] / pace["steps_per_epoch"]]
     return {
         "seeds": [cell.seed for cell in cells],
         "epochs": [read_config(cell.folder / "config.yaml").get("epochs") for cell in cells],

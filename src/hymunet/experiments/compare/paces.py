@@ -37,7 +37,7 @@ def measure_paces(shared: Shared, entrants: Sequence[Entrant], console: Console)
     The fastest of three rounds counts. A network that fails here is left out; its training will
     say why.
     """
-    known, budget = _known(shared), shared.options.budget
+    known, budget = paces(shared), shared.options.budget
     new = [entrant for entrant in entrants if entrant.name not in known]
     if not new or budget is None:
         return
@@ -51,11 +51,11 @@ def measure_paces(shared: Shared, entrants: Sequence[Entrant], console: Console)
             advance()
     a_pass = loaders.steps_a_pass
     whole = min(shared.options.steps_per_epoch or a_pass, a_pass)
-    for name, paces in rounds.items():
-        if not paces:
+    for name, measured in rounds.items():
+        if not measured:
             say(console, f"  {name}: cannot be trained", "yellow")
             continue
-        pace = Pace(min(p.step for p in paces), min(p.look for p in paces))
+        pace = Pace(min(p.step for p in measured), min(p.look for p in measured))
         shorter = shared.options.steps_per_epoch is None
         epochs, steps = pace.epochs_in(seconds_of(budget), whole, shorter)
         known[name] = {**asdict(pace), "epochs": epochs, "steps_per_epoch": steps}
@@ -70,7 +70,7 @@ def measure_paces(shared: Shared, entrants: Sequence[Entrant], console: Console)
 
 def within_budget(options: TrainOptions, shared: Shared, entrant: Entrant) -> TrainOptions:
     """The options with epochs instead of a budget, where the network's pace is known."""
-    pace = _known(shared).get(entrant.name)
+    pace = paces(shared).get(entrant.name)
     if options.budget is None or pace is None:
         return options
     return replace(
@@ -78,7 +78,9 @@ def within_budget(options: TrainOptions, shared: Shared, entrant: Entrant) -> Tr
     )
 
 
-def _known(shared: Shared) -> dict[str, dict[str, Any]]:
+def paces(shared: Shared) -> dict[str, dict[str, Any]]:
+    """What was measured, by name: seconds of a `step` and of a `look` at the validation part, and
+    what fits into the budget, `epochs` of `steps_per_epoch`."""
     return dict(read_record(shared.folder).get("paces") or {})
 
 
