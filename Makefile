@@ -27,10 +27,11 @@ demo: $(TRAIN) ## train, predict and evaluate on drawn lesions; no data to downl
 	$(BIN)/hymunet demo $(ARGS)
 
 # ARGS that all take: --full, and --output FOLDER
-examples: $(TRAIN) ## the experiments of examples/, under three minutes; results in runs/examples
+examples: $(TRAIN) ## the experiments of examples/, a minute each; results in runs/examples
 	$(BIN)/python examples/local_or_global.py $(ARGS)
 	$(BIN)/python examples/skip_on_noise.py $(ARGS)
 	$(BIN)/python examples/cost_by_depth.py $(ARGS)
+	$(BIN)/python examples/every_claim.py $(ARGS)
 
 test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
 	$(PARALLEL) -m "not slow" --cov --cov-fail-under=90 $(ARGS)
