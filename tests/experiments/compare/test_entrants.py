@@ -138,10 +138,12 @@ def test_variants_differ_from_the_base_in_one_thing():
 
 def test_an_entrant_survives_json(workplace):
     import json
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     for one in (*variants(list(FACTORS)), find_entrant("small_networks:one"), find_entrant("tiny")):
         again = Entrant(**json.loads(json.dumps(asdict(one))))
+        assert again == one  # or the same command would not go on
+        assert replace(again, what="another wording") == one
         settings = Settings(**{"preset": "tiny", "image_size": 64, **one.options})
         here, there = (e.make(settings, 3, 2).architecture() for e in (one, again))
         assert here == there

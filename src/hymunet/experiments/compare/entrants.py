@@ -29,7 +29,7 @@ class Entrant:
 
     Args:
         name: In tables, and of its run folders.
-        what: A line that says what it is.
+        what: A line that says what it is; another wording is no other entrant.
         options: Of `train`, where they differ from the shared ones: {"stages": "CCCC"}.
         sizes: Fields of `HyMUNetConfig` that no option names: {"directions": 1}.
         builder: Of a network that is not ours: a key of `RIVALS` or `module:function`.
@@ -37,11 +37,16 @@ class Entrant:
     """
 
     name: str
-    what: str
+    what: str = field(compare=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, Any] = field(default_factory=dict)
     builder: str | None = None
     factor: str = ""
+
+    def __post_init__(self) -> None:
+        # compare.json gives tuples back as lists, and what was read must equal what was written
+        plain = {n: tuple(v) if isinstance(v, list) else v for n, v in self.sizes.items()}
+        object.__setattr__(self, "sizes", plain)
 
     @property
     def folder(self) -> str:
