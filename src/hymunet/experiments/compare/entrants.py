@@ -1,5 +1,6 @@
 """Who takes part: presets and stage words of ours, rivals by name, anybody's `module:function`."""
 
+import hashlib
 import importlib
 import inspect
 import re
@@ -80,6 +81,17 @@ class Entrant:
         if self.builder in RIVALS:
             return RIVALS[self.builder].stride
         return _stated_stride(find_function(self.builder))
+
+    def source(self) -> str | None:
+        """Fingerprint of the file of a user's function, by which an edited one is known; None of
+        other entrants, or where there is no such file."""
+        if self.builder is None or self.builder in RIVALS:
+            return None
+        try:
+            path = inspect.getsourcefile(inspect.unwrap(find_function(self.builder)))
+            return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except (HyMUNetError, TypeError, OSError):
+            return None
 
 
 def new_network(
