@@ -225,10 +225,10 @@ def log_ticks(axes: "Axes", which: Literal["x", "y"]) -> None:
         if len(ticks) >= 3:
             break
     else:
-        ticks = MaxNLocator(4).tick_values(low, high)
+        ticks = np.asarray(MaxNLocator(4).tick_values(low, high))
         ticks = ticks[(ticks >= low) & (ticks <= high)]
     axes.minorticks_off()
-    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_ticks(ticks.tolist(), [f"{tick:g}" for tick in ticks])
     axis.set_view_interval(low, high, ignore=True)
 
 

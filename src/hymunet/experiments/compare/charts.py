@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hymunet.evaluation.charts import ACCENT, INK, MUTED, PAPER, Chart, as_svg, blank_axes, log_ticks
+from hymunet.evaluation.charts import (
+    ACCENT,
+    INK,
+    MUTED,
+    PAPER,
+    Chart,
+    as_svg,
+    blank_axes,
+    log_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

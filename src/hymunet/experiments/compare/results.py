@@ -115,9 +115,12 @@ def statistics_notes(groups: int, models: int) -> list[str]:
     notes = [
         "intervals: 95 % bootstrap over groups of cases; seeds are averaged a case first, so they "
         "do not tell how another training would have come out (the deviation over seeds does)",
-        "differences: of the same case, model minus reference; p by paired sign flips of groups, "
-        f"corrected by Holm over {models} of them within each metric",
     ]
+    if models:
+        notes.append(
+            "differences: of the same case, model minus reference; p by paired sign flips of "
+            f"groups, corrected by Holm over {models} of them within each metric"
+        )
     return [*notes, *few_groups_notes(groups)]
 
 
