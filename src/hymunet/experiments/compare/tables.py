@@ -7,6 +7,7 @@ from typing import Any
 from hymunet.evaluation.formatting import format_value
 from hymunet.experiments.quantities import amount, binary, duration
 from hymunet.metrics.case import METRICS
+from hymunet.wording import plural
 
 SHOWN = ("dice", "iou", "precision", "boundary_iou", "hd95")
 LENGTHS = ("hd95", "hd")
@@ -112,7 +113,8 @@ def about(summary: Mapping[str, Any]) -> str:
     split, size = summary["split"], _size(summary)
     budget = f", {summary['budget']} of training each" if summary["budget"] else ""
     return (
-        f"{summary['data']}: {summary['n']} {summary['part']} cases in {summary['groups']} groups; "
+        f"{summary['data']}: {plural(summary['n'], summary['part'] + ' case')} in "
+        f"{plural(summary['groups'], 'group')}; "
         f"trained on {split['train']}, epoch chosen on {split['val']}; images of {size}, batches "
         f"of {summary['batch_size']}{budget}. Same split, preprocessing, augmentation and seeds "
         "for all."
