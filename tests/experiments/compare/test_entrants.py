@@ -62,8 +62,11 @@ def test_words_that_nobody_answers_to(workplace):
         find_entrant("unet2")
     with pytest.raises(HyMUNetError, match=r"nowhere:f cannot be imported \(ModuleNotFoundError"):
         find_entrant("nowhere:f")
-    with pytest.raises(HyMUNetError, match=r"the module has no function 'none'"):
+    with pytest.raises(HyMUNetError, match=r"small_networks\.py\) has no function 'none'"):
         find_entrant("small_networks:none")
+    # a file of the user's may be hidden by a module of its name
+    with pytest.raises(HyMUNetError, match=r"module json \(.*__init__\.py\) has no function 'net'"):
+        find_entrant("json:net")
 
 
 def test_a_user_s_function_is_called_with_what_it_takes(workplace):

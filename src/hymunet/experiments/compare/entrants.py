@@ -143,14 +143,19 @@ def find_function(where: str) -> Callable[..., Any]:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        imported = importlib.import_module(module)
     except Exception as error:  # whatever the file does when it is imported
         raise HyMUNetError(
             f"{where} cannot be imported ({type(error).__name__}: {error}); expected "
             "module:function with a module that is installed or lies in the working folder"
         ) from error
+    found = getattr(imported, name, None)
     if not callable(found):
-        raise HyMUNetError(f"{where}: the module has no function {name!r}; check the spelling")
+        place = getattr(imported, "__file__", None) or "built into Python"
+        raise HyMUNetError(
+            f"{where}: the module {module} ({place}) has no function {name!r}; check the spelling, "
+            "and where another module has the name of your file, rename the file"
+        )
     return found
 
 
