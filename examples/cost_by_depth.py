@@ -114,7 +114,7 @@ def growth(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         by_round = list(zip(*rounds, strict=True))
         fit = exponents.power_law(pixels, by_round)
         steps = exponents.power_steps(sides, pixels, by_round)
-        verdict = exponents.verdict(fit, steps)
+        verdict = exponents.verdict(fit, steps, exact=cost != "seconds")
         range_ = "" if fit.low is None else f" ({fit.low:.2f} to {fit.high:.2f})"
         words = f"{name} ~ pixels^{fit.value:.2f}{range_}: {verdict}"
         last = asdict(steps[-1])

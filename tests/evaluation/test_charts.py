@@ -3,8 +3,16 @@
 import re
 
 import numpy as np
+import pytest
 
-from hymunet.evaluation.charts import histogram, learning_curves, score_by_size, sorted_scores
+from hymunet.evaluation.charts import (
+    blank_axes,
+    histogram,
+    learning_curves,
+    log_ticks,
+    score_by_size,
+    sorted_scores,
+)
 
 HEADER = (
     "epoch,step,lr,seconds,train_loss,train_cross_entropy,train_dice_loss,train_boundary,"
@@ -44,3 +52,18 @@ def test_a_histogram_counts_every_case_and_says_where_they_lie():
     assert "median 7" in histogram([7.0, 7.0], "Equal", "px").title  # one value is no error
     ids = [set(re.findall(r'id="([^"]+)"', histogram(shares, t, "%").svg)) for t in "AB"]
     assert not ids[0] & ids[1]  # two on one page do not share an id
+
+
+@pytest.mark.parametrize(
+    ("ends", "first"),
+    [((0.5, 900), [1, 10, 100]), ((18, 210), [20, 50, 100]), ((110, 190), [120, 140, 160])],
+)
+def test_a_logarithmic_axis_has_ticks_however_little_it_spans(ends, first):
+    _, axes = blank_axes("ms")
+    axes.set_xscale("log")
+    axes.set_xlim(*ends)
+    log_ticks(axes, "x")
+    assert axes.get_xlim() == ends
+    ticks = axes.get_xticks()
+    assert list(ticks[:3]) == pytest.approx(first)
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"{t:g}" for t in ticks]

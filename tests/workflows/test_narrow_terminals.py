@@ -10,6 +10,8 @@ from rich.console import Console
 from hymunet.evaluation.evaluate import Evaluation
 from hymunet.evaluation.summary import few_groups_notes, summarise
 from hymunet.evaluation.terminal import print_tables
+from hymunet.experiments.compare import tables as comparison
+from hymunet.experiments.profile.terminal import print_profile
 from hymunet.inference.predict import PredictReport, _print
 from hymunet.metrics.case import METRICS
 from hymunet.network.pretrained import models
@@ -109,3 +111,45 @@ def test_suspect_masks_are_few_lines_and_a_count():
     text = stream.getvalue()
     assert text.count("note: full") == 5
     assert "31 masks of 40 to look at: 1 empty and 30 over 95% or more of the image" in text
+
+
+LONG = "my_file:a_network_with_a_rather_long_name"
+
+
+def test_a_comparison_with_long_names(capsys, columns):
+    change = {"mean": -0.1234, "low": -0.2345, "high": -0.0123, "p_holm": 0.0001}
+    models = [
+        {
+            "name": name,
+            "per_image": {"dice": {"mean": 0.9018}},
+            "cost": {"parameters": 11_800_000, "cpu_s": 0.0659},
+            "difference": {"dice": change} if name != LONG else None,
+        }
+        for name in (LONG, "attention-unet", "another_file:" + "n" * 40)
+    ]
+    split = {"train": 10, "val": 2, "test": 2}
+    summary = {"models": models, "reference": LONG, "split": split, "size": [32, 32], "n": 2}
+    summary |= {"data": "folder pairs", "part": "test", "groups": 2, "budget": None}
+    comparison.print_tables(summary | {"batch_size": 4, "failed": [], "notes": []}, "Comparison")
+    text = shown(capsys, columns)
+    assert text.count("−0.123 (−0.234 to −0.012)") == 2
+    assert text.count("< 0.001") == 2
+    assert text.count("11.8 M") == text.count("65.9 ms") == text.count("0.902") == 3
+    assert "attention-unet" in text
+
+
+def test_a_profile_with_long_names(capsys, columns):
+    name = "Task04_Hippocampus-seed0"
+    row = {"network": name, "size": 1024, "depth": None, "parameters": 6_630_000}
+    row |= {"multiply_adds": 123e9, "scan_updates": 123e6, "median_s": 0.123, "status": "measured"}
+    estimate = {"value": 1.02, "low": 0.98, "high": 1.06}
+    growth = {"exponent": estimate, "steps": [{"start": 512, "stop": 1024, "estimate": estimate}]}
+    growth |= {"verdict": "faster than the pixels from 512 to 1024"}
+    network = {"name": name, "time": growth, "memory": growth, "arithmetic": growth, "depth": None}
+    conditions = {"pass": "forward pass", "batch": 1, "device": "cpu", "threads": 2}
+    cells = [row | {"peak_bytes": 1234 * 2**20}]
+    print_profile({"conditions": conditions, "cells": cells, "networks": [network]}, [])
+    text = shown(capsys, columns)
+    assert all(figure in text for figure in ("6,630,000", "123 G", "123 M", "123 ms", "GiB"))
+    assert "1.02 (0.98 to 1.06)" in text
+    assert "faster than" in text

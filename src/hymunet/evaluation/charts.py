@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -117,8 +117,7 @@ def histogram(values: Sequence[float], title: str, unit: str, log: bool = False)
     axes.axvline(middle, color=INK, linewidth=1)
     if log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.minorticks_off()
+        log_ticks(axes, "x")
     axes.set_ylabel("cases")
     alt = (
         f"{title} of {plural(len(numbers), 'case')}: median {middle:.3g}, 5 to 95 % of them "
@@ -210,6 +209,27 @@ def blank_axes(x_label: str) -> tuple["Figure", "Axes"]:
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(RULE)
     return figure, axes
+
+
+def log_ticks(axes: "Axes", which: Literal["x", "y"]) -> None:
+    """Three ticks or more on a logarithmic axis, however little it spans: at powers of ten, else at
+    1, 2 and 5 times these, else evenly spaced. Once what is drawn is in place."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ([1.0], [1.0, 2.0, 5.0]):
+        ticks = np.outer(powers, steps).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= 3:
+            break
+    else:
+        ticks = np.asarray(MaxNLocator(4).tick_values(low, high))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+    axes.minorticks_off()
+    axis.set_ticks(ticks.tolist(), [f"{tick:g}" for tick in ticks])
+    axis.set_view_interval(low, high, ignore=True)
 
 
 def as_svg(figure: "Figure", name: str) -> str:

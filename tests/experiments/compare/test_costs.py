@@ -2,14 +2,18 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from hymunet import hymunet_tiny
 from hymunet.experiments import timing
-from hymunet.experiments.compare.costs import count, measure
+from hymunet.experiments.compare import comparison, costs
+from hymunet.experiments.compare.cells import Cell
+from hymunet.experiments.compare.costs import Cost, count, measure
 from hymunet.experiments.compare.entrants import Entrant, find_entrant
 from hymunet.network.summary import summarise
 from hymunet.training.planning.plan import Settings
@@ -65,3 +69,54 @@ def test_peak_memory_is_what_a_forward_pass_holds_and_a_dying_process_loses_only
     assert found["fatal"].cpu_bytes is None
     assert "ended with 3" in found["fatal"].notes[0]
     assert found["fatal"].cpu_s > 0
+
+
+def test_a_network_that_is_gone_costs_nobody_else_the_figures(workplace, monkeypatch):
+    monkeypatch.setattr(costs, "measure_peaks", lambda jobs: {})
+    one = find_entrant("small_networks:one")
+    gone = Entrant("gone", "", builder="small_networks:gone")
+    found = measure([gone, one], dict.fromkeys(("gone", one.name), SETTINGS), 3, (32, 32))
+    assert list(found) == ["gone", one.name]
+    assert found["gone"].parameters is None
+    assert found["gone"].notes[0].startswith("cannot be built any more: HyMUNetError: small_netw")
+    assert found[one.name].cpu_s > 0
+
+
+def test_costs_of_an_edited_file_are_measured_anew_and_its_seeds_are_named(
+    workplace, tmp_path, monkeypatch
+):
+    asked = []
+
+    def measured(entrants, *rest):
+        asked.append([one.name for one in entrants])
+        return {one.name: Cost(7) for one in entrants}
+
+    monkeypatch.setattr(comparison, "measure", measured)
+    shared = SimpleNamespace(
+        folder=tmp_path, size=(32, 32), in_channels=3, settings_of=lambda entrant, seed: SETTINGS
+    )
+    both = [find_entrant("small_networks:one"), find_entrant("CCCC")]
+
+    def ask():
+        return comparison._costs(shared, both, Console(quiet=True))[0]
+
+    assert ask() == ask() == dict.fromkeys((one.name for one in both), Cost(7))
+    assert len(asked) == 1
+    cell = Cell(both[0], 3, tmp_path)
+    cell.folder.mkdir()
+    (cell.folder / "provenance.json").write_text('{"finished": true}')
+    entrants, sources = {both[0].name: both[0]}, {cell.folder.name: both[0].source()}
+    assert comparison._edited(entrants, [cell], sources) == []
+    path = workplace / "small_networks.py"
+    before = path.read_text(encoding="utf-8")
+    try:
+        path.write_text(before + "# edited\n", encoding="utf-8")
+        ask()
+        (note,) = comparison._edited(entrants, [cell], sources)
+        monkeypatch.setattr(Entrant, "source", lambda self: None)  # the file is gone
+        ask()
+        assert comparison._edited(entrants, [cell], sources) == []
+    finally:
+        path.write_text(before, encoding="utf-8")
+    assert len(asked) == 2
+    assert "edited after seed 3 had been trained" in note

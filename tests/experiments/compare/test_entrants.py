@@ -62,8 +62,11 @@ def test_words_that_nobody_answers_to(workplace):
         find_entrant("unet2")
     with pytest.raises(HyMUNetError, match=r"nowhere:f cannot be imported \(ModuleNotFoundError"):
         find_entrant("nowhere:f")
-    with pytest.raises(HyMUNetError, match=r"the module has no function 'none'"):
+    with pytest.raises(HyMUNetError, match=r"small_networks\.py\) has no function 'none'"):
         find_entrant("small_networks:none")
+    # a file of the user's may be hidden by a module of its name
+    with pytest.raises(HyMUNetError, match=r"module json \(.*__init__\.py\) has no function 'net'"):
+        find_entrant("json:net")
 
 
 def test_a_user_s_function_is_called_with_what_it_takes(workplace):
@@ -138,10 +141,12 @@ def test_variants_differ_from_the_base_in_one_thing():
 
 def test_an_entrant_survives_json(workplace):
     import json
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     for one in (*variants(list(FACTORS)), find_entrant("small_networks:one"), find_entrant("tiny")):
         again = Entrant(**json.loads(json.dumps(asdict(one))))
+        assert again == one  # or the same command would not go on
+        assert replace(again, what="another wording") == one
         settings = Settings(**{"preset": "tiny", "image_size": 64, **one.options})
         here, there = (e.make(settings, 3, 2).architecture() for e in (one, again))
         assert here == there

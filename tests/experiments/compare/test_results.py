@@ -5,7 +5,13 @@ import pytest
 from scipy import stats
 
 from hymunet.errors import HyMUNetError
-from hymunet.experiments.compare.results import PER_IMAGE, differences, model_figures
+from hymunet.experiments.compare.results import (
+    PER_IMAGE,
+    differences,
+    model_figures,
+    statistics_notes,
+)
+from hymunet.metrics.statistics import holm, paired_sign_flip
 
 
 def made_up(seed, cases=40, shift=0.0, classes=("lesion",), unit="px"):
@@ -108,3 +114,19 @@ def test_other_cases_are_not_paired():
         differences({"a": {0: made_up(0)}, "b": {0: few}}, "a")
     with pytest.raises(HyMUNetError, match=r"seeds of a model were scored on other cases"):
         model_figures({0: made_up(0), 1: few})
+
+
+@pytest.mark.parametrize(
+    ("groups", "models", "said"),
+    [(1, 1, "1 independent case no corrected p can begin below 1:"), (5, 1, "below 0.0625:"),
+     (6, 1, ""), (6, 2, "below 0.0625:"), (9, 10, ""), (2, 0, "")],
+)  # fmt: skip
+def test_it_is_said_where_no_difference_could_be_shown(groups, models, said):
+    notes = statistics_notes(groups, models)
+    assert any("cannot show it" in note for note in notes) == bool(said)
+    assert said in " ".join(notes)
+    assert any("Holm" in note for note in notes) == bool(models)
+    # the bound is what the test itself gives where all cases agree
+    if groups > 1 and models:
+        p = holm([paired_sign_flip([1.0] * groups, [0.0] * groups)] * models)[0]
+        assert (p > 0.05) == bool(said)

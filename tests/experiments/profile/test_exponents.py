@@ -86,7 +86,6 @@ def test_slopes_of_a_line_and_of_a_curve():
     ("fit", "last", "words"),
     [
         ((0.98, 0.95, 1.01), (1.02, 0.99, 1.05), "linear or less"),
-        ((0.7, None, None), (0.9, None, None), "linear or less"),
         ((1.5, 1.4, 1.6), (1.9, 1.8, 2.0), "faster than the pixels"),
         ((1.0, 0.9, 1.1), (1.3, 1.2, 1.4), "faster than the pixels from 512 to 1024"),
         ((1.08, 1.0, 1.16), (1.0, 0.9, 1.05), "undecided"),
@@ -97,6 +96,13 @@ def test_verdicts_go_by_intervals_and_by_the_largest_sizes(fit, last, words):
     said = verdict(Estimate(*fit), [Step(512, 1024, Estimate(*last))])
     assert said.startswith(words)
     assert (said == words) or words == "undecided"
+
+
+def test_one_round_decides_nothing_unless_it_is_counted():
+    fit, steps = Estimate(0.7), [Step(512, 1024, Estimate(0.9))]
+    assert verdict(fit, steps).startswith("undecided")
+    assert verdict(fit, steps, exact=True) == "linear or less"
+    assert verdict(Estimate(1.5), steps).startswith("undecided")
 
 
 @pytest.mark.parametrize(

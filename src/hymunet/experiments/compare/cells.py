@@ -25,6 +25,7 @@ from hymunet.evaluation.truth import read_pixels
 from hymunet.experiments.compare.adapter import load_into
 from hymunet.experiments.compare.entrants import Entrant, new_network
 from hymunet.experiments.compare.paces import within_budget
+from hymunet.experiments.compare.record import read_record, write_record
 from hymunet.experiments.compare.settle import SPLIT, Shared
 from hymunet.files import write_text
 from hymunet.inference.predictor import Predictor
@@ -117,6 +118,10 @@ def run_cell(cell: Cell, shared: Shared, console: Console) -> bool:
 
 
 def _train_and_judge(cell: Cell, shared: Shared, console: Console) -> None:
+    if not cell.folder.exists() and (source := cell.entrant.source()):
+        before = read_record(shared.folder)
+        sources = before.get("sources", {}) | {cell.folder.name: source}
+        write_record(shared.folder, before | {"sources": sources})
     options = replace(shared.options, seed=cell.seed, **cell.entrant.options)
     finished = fit(
         shared.data,

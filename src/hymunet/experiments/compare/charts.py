@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hymunet.evaluation.charts import ACCENT, INK, MUTED, PAPER, Chart, as_svg, blank_axes
+from hymunet.evaluation.charts import (
+    ACCENT,
+    INK,
+    MUTED,
+    PAPER,
+    Chart,
+    as_svg,
+    blank_axes,
+    log_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +47,7 @@ def score_by_cost(points: Sequence[Point], title: str, unit: str) -> Chart:
     costs = [point.cost for point in points]
     axes.set_xscale("log")
     axes.set_xlim(min(costs) / 1.4, max(costs) * 2.2)  # room for the last name
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.minorticks_off()
+    log_ticks(axes, "x")
     axes.margins(y=0.12)
     for (x, y), point in zip(_apart(axes, points), points, strict=True):
         axes.annotate(

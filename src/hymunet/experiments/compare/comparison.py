@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -100,6 +100,7 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
     if not shared.split.test:
         notes.append("the data have no test part: models are judged on the validation part, which "
                      "chose their epochs, so all scores are optimistic")  # fmt: skip
+    notes += _edited(entrants, cells, record.get("sources", {}))
     notes += [f"{name}: {note}" for name, cost in costs.items() for note in cost.notes]
     summary = {
         "data": shared.dataset.name,
@@ -159,26 +160,49 @@ def _training(shared: Shared, cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
+def _edited(
+    entrants: Mapping[str, Entrant], cells: Sequence[Cell], sources: Mapping[str, str]
+) -> list[str]:
+    """A note for each model whose file is not what some of its seeds were trained with."""
+    notes = []
+    for name, entrant in entrants.items():
+        now = entrant.source()
+        own = [cell for cell in cells if cell.entrant.name == name and cell.finished]
+        old = [cell.seed for cell in own if now and sources.get(cell.folder.name, now) != now]
+        if old:
+            notes.append(
+                f"{name}: its file was edited after seed {', '.join(map(str, old))} had been "
+                "trained: scores are of the file as it was, costs of the file as it is; move those "
+                "run folders away, and they are trained anew"
+            )
+    return notes
+
+
 def _costs(
     shared: Shared, entrants: Sequence[Entrant], console: Console
 ) -> tuple[dict[str, Cost], dict[str, Any]]:
-    """What every model costs, measured in turns; as costs.json has it where nothing changed."""
+    """What every model costs, measured in turns; as costs.json has it where nothing changed. A
+    user's file that cannot be read any more is taken for unchanged."""
     path = shared.folder / "costs.json"
     facts = {
         **machine("numba"),
         "size": list(shared.size),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+    sources = {e.name: source for e in entrants if (source := e.source())}
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["facts"] == facts and {e.name for e in entrants} <= kept["models"].keys():
+        edited = sources.items() - kept.get("sources", {}).items()
+        known = {e.name for e in entrants} <= kept["models"].keys()
+        if kept["facts"] == facts and known and not edited:
             return {e.name: Cost(**kept["models"][e.name]) for e in entrants}, facts
     except (OSError, ValueError, KeyError, TypeError):
         pass
     say(console, "measuring latency and memory at batch 1")
     settings = {entrant.name: shared.settings_of(entrant, 0) for entrant in entrants}
     costs = measure(entrants, settings, shared.in_channels, shared.size)
-    content = {"facts": facts, "models": {name: asdict(cost) for name, cost in costs.items()}}
+    measured = {name: asdict(cost) for name, cost in costs.items() if cost.parameters is not None}
+    content = {"facts": facts, "sources": sources, "models": measured}
     write_text(path, json.dumps(content, indent=1) + "\n")
     return costs, facts
 

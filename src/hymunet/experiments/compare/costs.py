@@ -29,7 +29,8 @@ class Cost:
     """Of one network, for one image.
 
     Args:
-        parameters: All of them, those that no gradient reaches included.
+        parameters: All of them, those that no gradient reaches included; None where the network
+            could not be built.
         multiply_adds: Of convolutions, linear layers and attention, forward; None where they
             could not be counted.
         scan_updates: State updates of the selective scan, 5 multiply-adds and 1 exponential each.
@@ -41,7 +42,7 @@ class Cost:
         notes: What could not be measured, and why.
     """
 
-    parameters: int
+    parameters: int | None
     multiply_adds: int | None = None
     scan_updates: int | None = None
     cpu_s: float | None = None
@@ -96,12 +97,19 @@ def measure(
         size: Of the image.
     """
     image, _ = passes.picture(1, size, in_channels)
-    networks = {
-        one.name: new_network(one, settings[one.name], in_channels, len(size)) for one in entrants
-    }
-    costs = {name: _counted(network, image) for name, network in networks.items()}
+    networks: dict[str, Segmenter] = {}
+    costs: dict[str, Cost] = {}
+    for one in entrants:
+        try:
+            network = new_network(one, settings[one.name], in_channels, len(size))
+        except Exception as error:  # such as a user's file that is gone since it was trained
+            costs[one.name] = Cost(None, notes=[f"cannot be built any more: {_first_line(error)}"])
+        else:
+            networks[one.name] = network
+            costs[one.name] = _counted(network, image)
+    built = [one for one in entrants if one.name in networks]
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        jobs = {one.name: _job(one, settings[one.name], image, device) for one in entrants}
+        jobs = {one.name: _job(one, settings[one.name], image, device) for one in built}
         for name, answer in measure_peaks(jobs).items():
             _note_peak(costs[name], answer, device)
         for name, seconds in _latencies(networks, image, torch.device(device), costs).items():

@@ -1,5 +1,6 @@
 """Who takes part: presets and stage words of ours, rivals by name, anybody's `module:function`."""
 
+import hashlib
 import importlib
 import inspect
 import re
@@ -29,7 +30,7 @@ class Entrant:
 
     Args:
         name: In tables, and of its run folders.
-        what: A line that says what it is.
+        what: A line that says what it is; another wording is no other entrant.
         options: Of `train`, where they differ from the shared ones: {"stages": "CCCC"}.
         sizes: Fields of `HyMUNetConfig` that no option names: {"directions": 1}.
         builder: Of a network that is not ours: a key of `RIVALS` or `module:function`.
@@ -37,11 +38,16 @@ class Entrant:
     """
 
     name: str
-    what: str
+    what: str = field(compare=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, Any] = field(default_factory=dict)
     builder: str | None = None
     factor: str = ""
+
+    def __post_init__(self) -> None:
+        # compare.json gives tuples back as lists, and what was read must equal what was written
+        plain = {n: tuple(v) if isinstance(v, list) else v for n, v in self.sizes.items()}
+        object.__setattr__(self, "sizes", plain)
 
     @property
     def folder(self) -> str:
@@ -75,6 +81,17 @@ class Entrant:
         if self.builder in RIVALS:
             return RIVALS[self.builder].stride
         return _stated_stride(find_function(self.builder))
+
+    def source(self) -> str | None:
+        """Fingerprint of the file of a user's function, by which an edited one is known; None of
+        other entrants, or where there is no such file."""
+        if self.builder is None or self.builder in RIVALS:
+            return None
+        try:
+            path = inspect.getsourcefile(inspect.unwrap(find_function(self.builder)))
+            return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except (HyMUNetError, TypeError, OSError):
+            return None
 
 
 def new_network(
@@ -126,14 +143,19 @@ def find_function(where: str) -> Callable[..., Any]:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        imported = importlib.import_module(module)
     except Exception as error:  # whatever the file does when it is imported
         raise HyMUNetError(
             f"{where} cannot be imported ({type(error).__name__}: {error}); expected "
             "module:function with a module that is installed or lies in the working folder"
         ) from error
+    found = getattr(imported, name, None)
     if not callable(found):
-        raise HyMUNetError(f"{where}: the module has no function {name!r}; check the spelling")
+        place = getattr(imported, "__file__", None) or "built into Python"
+        raise HyMUNetError(
+            f"{where}: the module {module} ({place}) has no function {name!r}; check the spelling, "
+            "and where another module has the name of your file, rename the file"
+        )
     return found
 
 

@@ -14,6 +14,7 @@ from hymunet.evaluation.summary import few_groups_notes
 from hymunet.evaluation.tables import as_bounds, mean_of
 from hymunet.metrics.case import METRICS
 from hymunet.metrics.statistics import bootstrap_mean, bootstrap_pooled, holm, paired_sign_flip
+from hymunet.wording import plural
 
 PER_IMAGE = ("dice", "iou", "precision", "recall", "boundary_iou", "hd95", "hd")
 POOLED = ("dice", "iou")
@@ -115,9 +116,18 @@ def statistics_notes(groups: int, models: int) -> list[str]:
     notes = [
         "intervals: 95 % bootstrap over groups of cases; seeds are averaged a case first, so they "
         "do not tell how another training would have come out (the deviation over seeds does)",
-        "differences: of the same case, model minus reference; p by paired sign flips of groups, "
-        f"corrected by Holm over {models} of them within each metric",
     ]
+    if models:
+        notes.append(
+            "differences: of the same case, model minus reference; p by paired sign flips of "
+            f"groups, corrected by Holm over {models} of them within each metric"
+        )
+        least = min(1.0, models * 2.0 ** (1 - groups))
+        if least > 0.05:
+            notes.append(
+                f"with {plural(groups, 'independent case')} no corrected p can begin below "
+                f"{least:.3g}: however large a difference is, these cases cannot show it"
+            )
     return [*notes, *few_groups_notes(groups)]
 
 

@@ -1,14 +1,17 @@
 """The figures of a comparison as text: Markdown for papers, tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from hymunet.evaluation.formatting import format_value
 from hymunet.experiments.quantities import amount, binary, duration
 from hymunet.metrics.case import METRICS
+from hymunet.wording import plural
 
 SHOWN = ("dice", "iou", "precision", "boundary_iou", "hd95")
 LENGTHS = ("hd95", "hd")
+WIDEST = len("−0.012 (−0.020 to −0.004)")
 Model = Mapping[str, Any]
 
 
@@ -99,7 +102,9 @@ COST_NOTES = (
     "latency and peak memory: one image, forward; times in turns, the median of the rounds; memory "
     "in a process of its own, above what it held after a first pass: weights, image and all else",
     "a scan update is 5 multiply-adds and 1 exponential, not counted among the multiply-adds",
-    "train images/s: by the run's own clock, loading, augmentation and validation included",
+    "train images/s: by the run's own clock, loading, augmentation and validation included; "
+    "passes: how often each training case was seen, and, best after, until the weights that were "
+    "kept; a number a seed",
 )
 
 
@@ -108,7 +113,8 @@ def about(summary: Mapping[str, Any]) -> str:
     split, size = summary["split"], _size(summary)
     budget = f", {summary['budget']} of training each" if summary["budget"] else ""
     return (
-        f"{summary['data']}: {summary['n']} {summary['part']} cases in {summary['groups']} groups; "
+        f"{summary['data']}: {plural(summary['n'], summary['part'] + ' case')} in "
+        f"{plural(summary['groups'], 'group')}; "
         f"trained on {split['train']}, epoch chosen on {split['val']}; images of {size}, batches "
         f"of {summary['batch_size']}{budget}. Same split, preprocessing, augmentation and seeds "
         "for all."
@@ -123,11 +129,14 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE)
-    table.add_column("model", no_wrap=True)
-    for heading in ("Dice", "param.", "CPU"):  # 80 columns hold it
+    table = Table(
+        title=escape(title), title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False
+    )
+    table.add_column("model", overflow="fold")  # 80 columns hold it where long names are folded
+    for heading in ("Dice", "param.", "CPU"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column(f"Dice − {escape(summary['reference'])}", justify="right", no_wrap=True)
+    difference = wrap(f"Dice − {summary['reference']}", WIDEST, break_on_hyphens=False)
+    table.add_column(escape("\n".join(difference)), justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
     for model in summary["models"]:
         means, found = model["per_image"], (model["difference"] or {}).get("dice")
@@ -140,6 +149,7 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
             p_text(found["p_holm"]) if found else "",
         )
     console.print(table)
+    console.print()
     console.print("  " + escape(about(summary)), highlight=False)
     for one in summary["failed"]:
         text = f"{one['model']}, seed {one['seed']}: failed: {one['reason']}"

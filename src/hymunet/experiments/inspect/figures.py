@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from hymunet.evaluation.charts import ACCENT, INK, MUTED, RULE, Chart, as_svg, blank_axes
+from hymunet.evaluation.charts import ACCENT, INK, MUTED, RULE, Chart, as_svg, blank_axes, log_ticks
 from hymunet.evaluation.thumbnails import outline
 from hymunet.experiments.inspect.receptive_field import SHARES, densest
 from hymunet.experiments.inspect.scan_memory import LOWEST, STEP, quantile
@@ -98,9 +98,7 @@ def structures_and_fields(diameters: Sequence[float], fields: Sequence[dict[str,
     axes.set_xscale("log")
     axes.set_xlim(low / 1.6, high)
     axes.set_ylim(0, top)
-    axes.xaxis.set_major_locator(_powers())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.minorticks_off()
+    log_ticks(axes, "x")
     axes.set_ylabel("structures", fontsize=9, color=MUTED)
     lines = ", ".join(f"{name} {d95:.0f}" for name, d95 in known)
     alt = f"Diameters of {len(diameters)} structures; lines where 95 % of a field lie: {lines} px."

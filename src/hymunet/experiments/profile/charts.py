@@ -15,11 +15,15 @@ from hymunet.evaluation.charts import (
     Chart,
     as_svg,
     blank_axes,
+    log_ticks,
 )
 
 # drawn like this, then replaced by the page's own colour, as `charts` does with the others
 _ALERT = "#060606"
-_STYLES = ((ACCENT, "-", "o"), (_ALERT, "-", "s"), (INK, "--", "^"), (MUTED, ":", "D"))
+_STYLES = (
+    (ACCENT, "-", "o"), (_ALERT, "-", "s"), (INK, "--", "^"), (MUTED, ":", "D"),
+    (ACCENT, "--", "v"), (_ALERT, ":", "P"), (INK, "-", "X"), (MUTED, "-.", "*"),
+)  # fmt: skip
 Series = tuple[str, Sequence[float], Sequence[float]]
 
 
@@ -45,8 +49,7 @@ def growth(title: str, unit: str, series: Sequence[Series]) -> Chart:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sides, [str(side) for side in sides])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.minorticks_off()
+    log_ticks(axes, "y")
     axes.set_ylabel(unit, fontsize=9, color=MUTED)
     ends = "; ".join(
         f"{name} {ys[0]:.3g} at {xs[0]:g}, {ys[-1]:.3g} at {xs[-1]:g}" for name, xs, ys in series

@@ -14,6 +14,7 @@ import numpy as np
 
 # an exponent of pixels up to this passes for linear
 LINEAR = 1.1
+UNDECIDED = "undecided: repeat more often"
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,12 @@ def slope_steps(x: Sequence[int], rounds: Sequence[Sequence[float]]) -> list[Ste
     ]
 
 
-def verdict(fit: Estimate, steps: Sequence[Step]) -> str:
+def verdict(fit: Estimate, steps: Sequence[Step], exact: bool = False) -> str:
     """Is it linear in the pixels? Judged by intervals, and by the largest sizes on their own, since
-    at small ones a fixed cost hides what grows."""
+    at small ones a fixed cost hides what grows. Of one round nothing is decided, unless its numbers
+    are `exact`: counted, or all that there is to know."""
+    if fit.low is None and not exact:
+        return UNDECIDED
     last = steps[-1].estimate if steps else fit
     if _low(fit) > LINEAR:
         return "faster than the pixels"
@@ -108,7 +112,7 @@ def verdict(fit: Estimate, steps: Sequence[Step]) -> str:
         return f"faster than the pixels from {steps[-1].start} to {steps[-1].stop}"
     if _high(fit) <= LINEAR and _high(last) <= LINEAR:
         return "linear or less"
-    return "undecided: repeat more often"
+    return UNDECIDED
 
 
 def _low(estimate: Estimate) -> float:

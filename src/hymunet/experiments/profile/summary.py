@@ -79,8 +79,8 @@ def _network(name: str, records: Sequence[Record]) -> dict[str, Any]:
         "stages": records[0].cell.config["stages"],
         "parameters": records[0].parameters if counted else None,
         "time": _growth(timed, _rounds(timed)),
-        "memory": _growth(weighed, [[float(r.peak_bytes or 0) for r in weighed]]),
-        "arithmetic": _growth(counted, [[float(r.work) for r in counted]]),
+        "memory": _growth(weighed, [[float(r.peak_bytes or 0) for r in weighed]], exact=True),
+        "arithmetic": _growth(counted, [[float(r.work) for r in counted]], exact=True),
         "parts": _part_growth(timed),
         "breakdown": breakdown(timed[-1]) if timed else None,
         "depth": None,
@@ -98,7 +98,9 @@ def _rounds(records: Sequence[Record]) -> list[list[float]]:
     return [list(times) for times in zip(*(r.times_s for r in records), strict=False)]
 
 
-def _growth(records: Sequence[Record], rounds: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+def _growth(
+    records: Sequence[Record], rounds: Sequence[Sequence[float]], exact: bool = False
+) -> dict[str, Any] | None:
     """Exponent of the pixels, over all sizes and between neighbours; None with a single size."""
     if len(records) < 2:
         return None
@@ -109,7 +111,7 @@ def _growth(records: Sequence[Record], rounds: Sequence[Sequence[float]]) -> dic
         "sizes": sides,
         "exponent": asdict(fit),
         "steps": [asdict(step) for step in each],
-        "verdict": verdict(fit, each),
+        "verdict": verdict(fit, each, exact),
     }
 
 

@@ -49,7 +49,7 @@ def _table(title: str, *columns: str) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    table.add_column(columns[0], no_wrap=True)
+    table.add_column(columns[0], overflow="fold")  # names of models are as long as they like
     for column in columns[1:]:
         table.add_column(column, justify="right", no_wrap=True)
     return table
