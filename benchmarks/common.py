@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cyclopts
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -84,15 +83,3 @@ def write_json(path: Path, name: str, result: dict[str, Any], console: Console) 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(result, indent=2) + "\n")
     say(console, f"written: {path}")
-
-
-def run(name: str, main: Callable[..., None]) -> None:
-    """`main` as the command `python -m benchmarks.<name>`: its docstring is the help, and a user's
-    mistake is a line, not a traceback."""
-    app = cyclopts.App(name=f"python -m benchmarks.{name}", version_flags=[])
-    app.default(main)
-    try:
-        app()
-    except HyMUNetError as error:
-        say(Console(stderr=True), f"error: {error}", style="red")
-        raise SystemExit(1) from None

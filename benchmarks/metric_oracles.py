@@ -23,7 +23,7 @@ from scipy.ndimage import (
 )
 from sklearn import metrics as sklearn_metrics
 
-from benchmarks import common
+from hymunet.console import run_script
 from hymunet.files import write_text
 from hymunet.metrics import METRICS, case_metrics
 from hymunet.metrics.overlap import ISIC_THRESHOLD
@@ -310,4 +310,4 @@ def main(*, write: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    common.run("metric_oracles", main)
+    run_script(main, "python -m benchmarks.metric_oracles")

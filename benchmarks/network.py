@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks import common, linear_cost
 from benchmarks.network_rivals import RIVALS, SWIN, YARDSTICK
-from hymunet.console import say
+from hymunet.console import run_script, say
 from hymunet.errors import HyMUNetError
 from hymunet.experiments.passes import check, forward, picture, training_step
 from hymunet.experiments.timing import waiter
@@ -244,4 +244,4 @@ def main(
 
 
 if __name__ == "__main__":
-    common.run("network", main)
+    run_script(main, "python -m benchmarks.network")

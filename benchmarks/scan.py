@@ -36,7 +36,7 @@ from benchmarks.scan_rivals import (
     make_inputs,
     order_of,
 )
-from hymunet.console import say
+from hymunet.console import run_script, say
 from hymunet.experiments import resident
 from hymunet.experiments.timing import waiter
 from hymunet.machine import machine
@@ -282,4 +282,4 @@ def main(
 
 
 if __name__ == "__main__":
-    common.run("scan", main)
+    run_script(main, "python -m benchmarks.scan")

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hymunet import HyMUNet, HyMUNetConfig
-from hymunet.console import counted, say
+from hymunet.console import counted, run_script, say
 from hymunet.errors import HyMUNetError
 from hymunet.experiments.passes import forward, picture
 from hymunet.experiments.profile import exponents
@@ -205,4 +205,4 @@ def figure(rows: list[dict[str, Any]]) -> Any:
 
 
 if __name__ == "__main__":
-    cyclopts.run(main, result_action="return_value")
+    run_script(main)

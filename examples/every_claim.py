@@ -17,11 +17,10 @@ printed as one types it. The script goes on where it stopped.
 import shlex
 from pathlib import Path
 
-import cyclopts
 from rich.console import Console
 
 from hymunet import cli
-from hymunet.console import say
+from hymunet.console import run_script, say
 from hymunet.data.phantoms import write_phantoms
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder
@@ -83,4 +82,4 @@ def main(*, full: bool = False, output: Path = Path("runs/examples")) -> list[Pa
 
 
 if __name__ == "__main__":
-    cyclopts.run(main, result_action="return_value")
+    run_script(main)

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from hymunet.console import counted, say
+from hymunet.console import counted, run_script, say
 from hymunet.files import make_folder, write_text, write_with
 from hymunet.machine import machine
 from hymunet.metrics import t_interval
@@ -231,4 +231,4 @@ def figure(result: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    cyclopts.run(main, result_action="return_value")
+    run_script(main)

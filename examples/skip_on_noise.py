@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hymunet import HyMUNet, hymunet_tiny
-from hymunet.console import counted, say
+from hymunet.console import counted, run_script, say
 from hymunet.data.phantom_fields import fractal_noise, frame_grid
 from hymunet.data.phantoms import draw_lesion
 from hymunet.files import make_folder, write_text, write_with
@@ -208,4 +208,4 @@ def figure(result: dict[str, Any], picture: np.ndarray, dirt: np.ndarray) -> Any
 
 
 if __name__ == "__main__":
-    cyclopts.run(main, result_action="return_value")
+    run_script(main)

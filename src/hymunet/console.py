@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from hymunet.errors import HyMUNetError
+
 
 def say(console: Console, text: str, style: str = "") -> None:
     """Prints a line as it is: brackets are no markup, numbers keep one colour, and nothing is
@@ -24,3 +26,22 @@ def counted(console: Console, what: str, total: int) -> Iterator[Callable[[], No
     ) as progress:
         bar = progress.add_task(what, total=total)
         yield lambda: progress.advance(bar)
+
+
+def run_script(main: Callable[..., object], name: str | None = None) -> None:
+    """`main` as the command of a script: its signature and docstring are the options and the help,
+    and a user's mistake is a line and exit code 1, not a traceback.
+
+    Args:
+        main: What the script does.
+        name: What the help calls it; None: the file.
+    """
+    import cyclopts
+
+    app = cyclopts.App(name=name, version_flags=[])
+    app.default(main)
+    try:
+        app(result_action="return_value")
+    except HyMUNetError as error:
+        say(Console(stderr=True), f"error: {error}", style="red")
+        raise SystemExit(1) from None

@@ -1,10 +1,12 @@
 """The commands of the long version, which CI does not run, are commands that the package takes."""
 
+import sys
+
 import pytest
 
 from examples.every_claim import FULL, QUICK, main
 from hymunet.cli import make_app
-from hymunet.errors import HyMUNetError
+from hymunet.console import run_script
 
 
 @pytest.mark.parametrize("command", [*QUICK, *FULL])
@@ -20,7 +22,9 @@ def test_both_versions_ask_for_the_same_four(tmp_path):
     assert verbs[0] == verbs[1] == ["compare", "ablate", "profile", "inspect"]
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path):
+def test_a_place_that_cannot_be_written_is_a_line_and_no_traceback(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
-    with pytest.raises(HyMUNetError, match="cannot write into the folder"):
-        main(output=tmp_path / "file")
+    monkeypatch.setattr(sys, "argv", ["every_claim.py", "--output", str(tmp_path / "file")])
+    with pytest.raises(SystemExit, match="1"):
+        run_script(main)
+    assert "error: cannot write into the folder" in capsys.readouterr().err.replace("\n", " ")

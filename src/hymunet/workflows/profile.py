@@ -101,6 +101,7 @@ def profile(
     from rich.console import Console
 
     from hymunet.console import counted, say
+    from hymunet.errors import HyMUNetError
     from hymunet.experiments.profile.cells import Cells
     from hymunet.experiments.profile.measure import Settings, measure, steps
     from hymunet.experiments.profile.plan import check_options, find_networks, lay_out
@@ -114,7 +115,11 @@ def profile(
     if words is None:
         words = () if model else WORDS
     where = find_device(device)
-    check_options(words, depths, batch=batch, repeats=repeats, threads=threads)
+    check_options(
+        words, depths, batch=batch, repeats=repeats, threads=threads, depth_size=depth_size
+    )
+    if not limit > 0:  # NaN is not
+        raise HyMUNetError(f"--limit is a number of seconds above 0, not {limit}")
     if threads is not None:
         torch.set_num_threads(threads)
     named = find_networks(words, model, preset, in_channels, num_classes, spatial_dims)

@@ -23,7 +23,7 @@ def check_options(words: Sequence[str], depths: Sequence[int] | None, **least: i
     """
     for name, value in least.items():
         if value is not None and value < 1:
-            raise HyMUNetError(f"--{name} must be at least 1, {value} came")
+            raise HyMUNetError(f"--{name.replace('_', '-')} must be at least 1, {value} came")
     if depths and min(depths) < 1:
         raise HyMUNetError(f"--depths must be 1 block or more, {min(depths)} came")
     for word in words:
