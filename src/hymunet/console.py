@@ -1,5 +1,6 @@
 """What the user is told while a command works: on standard error, names shown as they are."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -41,7 +42,7 @@ def run_script(main: Callable[..., object], name: str | None = None) -> None:
     app = cyclopts.App(name=name, version_flags=[])
     app.default(main)
     try:
-        app(result_action="return_value")
+        app(sys.argv[1:], result_action="return_value")
     except HyMUNetError as error:
         say(Console(stderr=True), f"error: {error}", style="red")
         raise SystemExit(1) from None
