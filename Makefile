@@ -12,7 +12,6 @@ DEV := $(VENV)/.installed-dev
 EXTRAS := $(VENV)/.installed-extras
 # a process a core, each with one thread; a module's tests share what they have trained
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
-comma := ,
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two pips in one environment would break it
@@ -36,8 +35,8 @@ examples: $(TRAIN) ## the experiments of examples/, a minute each; results in ru
 test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
 	$(PARALLEL) -m "not slow" --cov --cov-fail-under=90 $(ARGS)
 
-test-extras: $(EXTRAS) ## the tests that need Triton (in its interpreter) or ONNX
-	$(BIN)/python -m pytest -m "(triton or onnx) and not slow" $(ARGS)
+test-extras: $(EXTRAS) ## the tests of the optional parts: Triton (interpreted), ONNX, the page
+	$(PARALLEL) -m "(triton or onnx or browser or notebook) and not slow" $(ARGS)
 
 test-all: $(EXTRAS) ## every test, slow ones and those on real images included
 	$(BIN)/python -m pytest --cov --cov-fail-under=90 $(ARGS)
@@ -88,6 +87,6 @@ $(DEV): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	@touch $(TRAIN) $@
 
 $(EXTRAS): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
-	$(call announce,hymunet[dev$(comma)gpu$(comma)export])
-	@$(PIP_INSTALL) -e ".[dev,gpu,export]"
+	$(call announce,hymunet[dev-all])
+	@$(PIP_INSTALL) -e ".[dev-all]"
 	@touch $(TRAIN) $(DEV) $@

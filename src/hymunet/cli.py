@@ -30,6 +30,10 @@ VERBS = {
         "Say how train would train on a data set, why, how long.",
     ),
     "predict": ("hymunet.inference.predict:predict", "Segment images with a trained model."),
+    "export": (
+        "hymunet.deploy.onnx_export:export",
+        "Write a model as an ONNX file, a torch program or a web page.",
+    ),
     "evaluate": (
         "hymunet.evaluation.evaluate:evaluate",
         "Judge a model, or any tool's masks, against reference masks.",
@@ -67,6 +71,7 @@ VERBS = {
         "hymunet.workflows.reproduce:reproduce",
         "Repeat published results: raw data to table in one command.",
     ),
+    "serve": ("hymunet.deploy.serve:serve", "Serve a model over HTTP: image in, mask out."),
     "info": ("hymunet.network.info:info", "Show what a preset or a model is made of, costs, sees."),
 }
 

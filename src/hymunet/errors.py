@@ -9,5 +9,9 @@ class HyMUNetError(ValueError):
     """
 
 
+class TooLargeError(HyMUNetError):
+    """An image has more pixels than it may have, by its header: nothing was decoded."""
+
+
 class NonFiniteError(HyMUNetError):
     """A loss, an activation or an input is NaN or infinite; the message names where."""

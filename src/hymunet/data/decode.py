@@ -19,7 +19,8 @@ from PIL import (
 )
 from PIL import Image as Pillow
 
-from hymunet.errors import HyMUNetError
+from hymunet.data.source import InMemory, Source, open_source
+from hymunet.errors import HyMUNetError, TooLargeError
 
 # The classes themselves, not Pillow.open: that checks every picture against one process-wide
 # size limit, warns, and cannot be told otherwise without changing it for everybody.
@@ -34,15 +35,16 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"RIFF", WebPImagePlugin.WebPImageFile),
     (b"GIF8", GifImagePlugin.GifImageFile),
 )
+PICTURE_SIGNATURES = tuple(signature for signature, _ in _DECODERS)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 _strict_decoding = threading.Lock()
 
 
-def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str], bool]:
+def decode_picture(path: Source, max_pixels: int) -> tuple[Pillow.Image, list[str], bool]:
     """The decoded and upright picture, notes, and whether its compression loses values.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, WebP or GIF, whatever its name.
+        path: PNG, JPEG, TIFF, BMP, WebP or GIF, whatever its name; or such content in memory.
         max_pixels: Larger ones are refused from the header.
 
     Raises:
@@ -51,17 +53,17 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
     """
     check_file(path)
     try:
-        with open(path, "rb") as file, _whole_or_nothing():
+        with open_source(path) as file, _whole_or_nothing():
             head = file.read(132)
             file.seek(0)
             picture = _decoder(path, head)(file, str(path))
-            pages = getattr(picture, "n_frames", 1)
-            if pages > 1:
+            check_size(path, picture.size[::-1], max_pixels)
+            # not their number: a small file may hold millions, which would all be visited
+            if getattr(picture, "is_animated", False):
                 raise HyMUNetError(
-                    f"{path} holds {pages} pages or frames; expected one picture: save the one you "
+                    f"{path} holds several pages or frames; expected one picture: save the one you "
                     "mean as a file of its own, or a stack as NIfTI (.nii.gz)"
                 )
-            check_size(path, picture.size[::-1], max_pixels)
             notes = []
             if picture.mode[:1] != "I" and any("16" in str(tile[3]) for tile in picture.tile):
                 notes.append("16-bit colour reduced to 8 bits a channel")
@@ -85,7 +87,7 @@ def decode_picture(path: Path, max_pixels: int) -> tuple[Pillow.Image, list[str]
 
 
 def picture_channels(
-    picture: Pillow.Image, path: Path, notes: list[str]
+    picture: Pillow.Image, path: Source, notes: list[str]
 ) -> tuple[np.ndarray, list[str]]:
     """(channels, height, width) as numbers, and the notes with what was done for it.
 
@@ -155,24 +157,30 @@ def _whole_or_nothing() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-def _decoder(path: Path, head: bytes) -> type[ImageFile.ImageFile]:
+def _decoder(path: Source, head: bytes) -> type[ImageFile.ImageFile]:
     for signature, decoder in _DECODERS:
         if head.startswith(signature):
             return decoder
     if head[128:132] == b"DICM":
-        raise HyMUNetError(f"{path} is a DICOM file by its content; call it {path.stem}.dcm")
+        raise HyMUNetError(
+            f"{path} is a DICOM file by its content; call it {Path(path.name).stem}.dcm"
+        )
     raise HyMUNetError(
         f"{path} is no image by its content; expected PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI "
         "(.nii, .nii.gz) or DICOM: copy it again, or export it as one of them"
     )
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Source) -> None:
     """Refuses what is no file, cannot be opened or is empty.
 
     Raises:
         HyMUNetError: Saying which of these it is.
     """
+    if isinstance(path, InMemory):
+        if not path.content:
+            raise HyMUNetError(f"{path} is empty (0 bytes): copy or export it again")
+        return
     if path.is_dir():
         raise HyMUNetError(
             f"{path} is a folder; expected an image file, or a folder with DICOM files in it"
@@ -187,22 +195,23 @@ def check_file(path: Path) -> None:
         raise HyMUNetError(f"{path} cannot be opened: {error.strerror or error}") from error
 
 
-def check_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:
+def check_size(path: Source, shape: tuple[int, ...], max_pixels: int) -> None:
     """Refuses an image without pixels or with more than `max_pixels`.
 
     Raises:
-        HyMUNetError: Naming the size and the limit.
+        HyMUNetError: If there is nothing in it.
+        TooLargeError: Naming the size and the limit.
     """
     if 0 in shape:
         raise HyMUNetError(f"{path} has size {shape}: there is nothing in it, export it again")
     if math.prod(shape) > max_pixels:
-        raise HyMUNetError(
+        raise TooLargeError(
             f"{path} has size {shape}, {math.prod(shape)} pixels, more than the limit of "
-            f"{max_pixels}: crop or shrink it, or raise max_pixels if the memory is there"
+            f"{max_pixels}: crop or shrink it, or raise the limit if the memory is there"
         )
 
 
-def broken(path: Path, error: Exception) -> str:
+def broken(path: Source, error: Exception) -> str:
     """The message for a file that a decoder failed on with `error`."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return f"{path} is broken or cut short ({reason}): copy, download or export it again"

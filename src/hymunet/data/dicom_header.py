@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hymunet.data.decode import PICTURE_SUFFIXES, broken, check_file
 from hymunet.data.masks_io import VOLUME_SUFFIXES, listed
+from hymunet.data.source import InMemory, Source, open_source
 from hymunet.errors import HyMUNetError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Series:
         return f"{text(header, 'Modality') or 'no modality'} '{name}', {count}, {self.uid}"
 
 
-def import_pydicom(path: Path) -> ModuleType:
+def import_pydicom(path: Source) -> ModuleType:
     """pydicom, imported on the first DICOM file so that other images do not need it.
 
     Raises:
@@ -75,10 +76,10 @@ def import_pydicom(path: Path) -> ModuleType:
     return pydicom
 
 
-def has_marker(path: Path) -> bool:
+def has_marker(path: Source) -> bool:
     """Whether the file says that it is DICOM: "DICM" after 128 bytes. False where there is none."""
     try:
-        with open(path, "rb") as file:
+        with open_source(path) as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
@@ -107,9 +108,11 @@ def names_series(path: Path) -> bool:
     return uid and path.parent.is_dir() and not path.exists()
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: Source) -> bool:
     """Whether `path` is read as DICOM: a file, a folder with DICOM files in it, or FOLDER/UID.
     What is called a picture or NIfTI is not opened."""
+    if isinstance(path, InMemory):
+        return has_marker(path)
     if path.is_dir():
         return any(is_dicom_file(file) for file in path.iterdir())
     if path.name.lower().endswith((*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)):
@@ -124,7 +127,7 @@ def files_behind(path: Path) -> list[Path]:
     return dicom_files(path.parent) if names_series(path) else [path]
 
 
-def read_header(path: Path, tags: Sequence[str] = tuple(_IMAGE_TAGS)) -> "Dataset":
+def read_header(path: Source, tags: Sequence[str] = tuple(_IMAGE_TAGS)) -> "Dataset":
     """The fields `tags` of a DICOM file, without its pixels.
 
     Args:
@@ -138,7 +141,10 @@ def read_header(path: Path, tags: Sequence[str] = tuple(_IMAGE_TAGS)) -> "Datase
     check_file(path)
     wanted = [*dict.fromkeys(["SOPClassUID", *tags])]
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
+        with open_source(path) as file:
+            header = pydicom.dcmread(
+                file, stop_before_pixels=True, force=True, specific_tags=wanted
+            )
     except Exception as error:  # whatever the broken bytes led the parser into
         raise HyMUNetError(broken(path, error)) from error
     if text(header.file_meta, "MediaStorageSOPClassUID") == _DIRECTORY:

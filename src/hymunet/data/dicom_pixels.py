@@ -1,13 +1,13 @@
 """Stored DICOM pixels to numbers: decoded, in colour, right side up in brightness, rescaled."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hymunet.data.decode import broken
 from hymunet.data.dicom_header import first_item, import_pydicom, numbers, text, whole_number
+from hymunet.data.source import Source, open_source
 from hymunet.errors import HyMUNetError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Frames:
     notes: tuple[str, ...]
 
 
-def decode_frames(path: Path) -> Frames:
+def decode_frames(path: Source) -> Frames:
     """All frames of a file, in stored order.
 
     YBR and palettes become RGB. MONOCHROME1, where the lowest number is white, is inverted within
@@ -100,7 +100,7 @@ def decode_frames(path: Path) -> Frames:
     return Frames(values, bits, tuple(notes))
 
 
-def stored_frames(path: Path) -> "tuple[np.ndarray, Dataset]":
+def stored_frames(path: Source) -> "tuple[np.ndarray, Dataset]":
     """(frames, rows, columns, samples) as stored (colours as RGB), and the fields about them.
 
     Raises:
@@ -108,7 +108,8 @@ def stored_frames(path: Path) -> "tuple[np.ndarray, Dataset]":
     """
     pydicom = import_pydicom(path)
     try:
-        dataset = pydicom.dcmread(path, force=True, specific_tags=_TAGS)
+        with open_source(path) as file:
+            dataset = pydicom.dcmread(file, force=True, specific_tags=_TAGS)
         has_pixels = any(tag in dataset for tag in _PIXELS)
     except Exception as error:  # whatever the broken bytes led the parser into
         raise HyMUNetError(broken(path, error)) from error
@@ -141,7 +142,7 @@ def stored_frames(path: Path) -> "tuple[np.ndarray, Dataset]":
     return values, dataset
 
 
-def _check_decoder(path: Path, dataset: "Dataset") -> None:
+def _check_decoder(path: Source, dataset: "Dataset") -> None:
     """Refuses a compression that nothing installed here undoes, naming the package that does."""
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
@@ -174,7 +175,7 @@ def _quantitative(header: "Dataset") -> bool:
     return hounsfield or text(header, "Modality").upper() in ("CT", "PT")
 
 
-def _through_palette(path: Path, stored: np.ndarray, header: "Dataset") -> np.ndarray:
+def _through_palette(path: Source, stored: np.ndarray, header: "Dataset") -> np.ndarray:
     from pydicom.pixels import apply_color_lut
 
     try:
@@ -186,7 +187,7 @@ def _through_palette(path: Path, stored: np.ndarray, header: "Dataset") -> np.nd
     return (colours >> 8 if wide else colours).astype(np.uint8)
 
 
-def _rescaled(path: Path, stored: np.ndarray, header: "Dataset") -> np.ndarray:
+def _rescaled(path: Source, stored: np.ndarray, header: "Dataset") -> np.ndarray:
     """`stored` itself where nothing rescales it, else float32."""
     if header.get("ModalityLUTSequence"):
         from pydicom.pixels import apply_modality_lut
@@ -204,7 +205,7 @@ def _rescaled(path: Path, stored: np.ndarray, header: "Dataset") -> np.ndarray:
     return values
 
 
-def _line(path: Path, header: "Dataset", frame: int) -> tuple[float, float]:
+def _line(path: Source, header: "Dataset", frame: int) -> tuple[float, float]:
     """Slope and intercept of a frame: its own, else all frames', else the file's."""
     shared = first_item(header, "SharedFunctionalGroupsSequence")
     own = header.get("PerFrameFunctionalGroupsSequence")

@@ -20,6 +20,7 @@ from hymunet.data.dicom_header import (
     whole_number,
 )
 from hymunet.data.dicom_pixels import decode_frames
+from hymunet.data.source import InMemory, Source
 from hymunet.errors import HyMUNetError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class DicomImage:
         notes: What was noticed.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[Source, ...]
     frames: tuple[int, ...]
     grid: Grid
     samples: int
@@ -58,17 +59,19 @@ class DicomImage:
     notes: tuple[str, ...]
 
 
-def describe(path: Path) -> DicomImage:
+def describe(path: Source) -> DicomImage:
     """Reads the headers of a series (a folder, or FOLDER/UID) or of one file.
 
     Raises:
         HyMUNetError: If it is no single image, see `choose_series` and `stack`.
     """
-    if path.is_dir() or names_series(path):
+    files: tuple[Source, ...]
+    headers: tuple[Dataset, ...]
+    if isinstance(path, InMemory) or not (path.is_dir() or names_series(path)):
+        files, headers = (path,), (read_header(path),)
+    else:
         series = choose_series(path)
         files, headers = series.files, series.headers
-    else:
-        files, headers = (path,), (read_header(path),)
     planes: list[Plane] = []
     for file, header in zip(files, headers, strict=True):
         if text(header, "SOPClassUID") in (SEGMENTATION, LABEL_MAP):
@@ -112,7 +115,7 @@ def is_dicom_volume(path: Path) -> bool:
 
 
 def read_dicom(
-    path: Path, max_pixels: int
+    path: Source, max_pixels: int
 ) -> tuple[np.ndarray, tuple[float, ...] | None, np.ndarray | None, list[str]]:
     """Pixels, spacing in mm, affine and notes of a series or a file.
 
@@ -170,7 +173,7 @@ def frame_count(header: "Dataset") -> int:
     return max(1, whole_number(header, "NumberOfFrames", 1))
 
 
-def planes_of(file: Path, header: "Dataset") -> list[Plane]:
+def planes_of(file: Source, header: "Dataset") -> list[Plane]:
     """A plane for each frame; the fields of enhanced files stand in their functional groups.
 
     Raises:

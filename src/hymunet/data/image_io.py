@@ -10,6 +10,8 @@ from hymunet.data.decode import PICTURE_SUFFIXES, decode_picture, picture_channe
 from hymunet.data.dicom_header import is_dicom
 from hymunet.data.dicom_series import read_dicom
 from hymunet.data.masks_io import VOLUME_SUFFIXES, is_volume, listed
+from hymunet.data.nifti_bytes import nifti_version
+from hymunet.data.source import InMemory, Source
 from hymunet.data.volume_io import read_volume, same_grid
 from hymunet.errors import HyMUNetError, NonFiniteError
 from hymunet.wording import plural
@@ -49,7 +51,7 @@ def stem_of(path: Path) -> str:
 
 
 def read_image(
-    paths: Path | Sequence[Path], in_channels: int | None = 3, max_pixels: int = MAX_PIXELS
+    paths: Source | Sequence[Source], in_channels: int | None = 3, max_pixels: int = MAX_PIXELS
 ) -> Image:
     """Reads a picture or a volume, from one file or from a file per modality.
 
@@ -59,7 +61,8 @@ def read_image(
     Args:
         paths: PNG, JPEG, TIFF, BMP, WebP, GIF (recognised by content) or NIfTI (by name); DICOM as
             a file, as a folder that holds one series, or as FOLDER/UID, one of several series in a
-            folder. Several are stacked along the channel axis in the order given.
+            folder. Several are stacked along the channel axis in the order given. Content in memory
+            is recognised by itself, NIfTI too.
         in_channels: Channels wanted. A grey image becomes RGB by repetition for 3, an RGB one its
             luma for 1; with as many files as channels, each RGB file becomes its luma. None: as
             stored.
@@ -71,7 +74,9 @@ def read_image(
             grid, or if DICOM slices are missing, doubled or of several kinds.
         NonFiniteError: If values are NaN or infinite.
     """
-    paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    if isinstance(paths, (str, Path, InMemory)):
+        paths = [paths]
+    paths = [path if isinstance(path, InMemory) else Path(path) for path in paths]
     if not paths:
         raise HyMUNetError("read_image got no file; expected one path, or one per channel")
     images = [_read_one(path, max_pixels) for path in paths]
@@ -96,10 +101,10 @@ def read_image(
     return _with_channels(whole, in_channels, listed(paths, 4))
 
 
-def _read_one(path: Path, max_pixels: int) -> Image:
+def _read_one(path: Source, max_pixels: int) -> Image:
     affine: np.ndarray | None
     spacing_mm: tuple[float, ...] | None
-    if is_volume(path):
+    if nifti_version(path.content) if isinstance(path, InMemory) else is_volume(path):
         pixels, spacing_mm, affine, notes = read_volume(path, max_pixels)
     elif is_dicom(path):
         pixels, spacing_mm, affine, notes = read_dicom(path, max_pixels)

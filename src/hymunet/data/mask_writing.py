@@ -44,7 +44,21 @@ def write_mask(
     Raises:
         HyMUNetError: If the suffix, shape or values do not fit, or the place is not writable.
     """
-    path = Path(path)
+    write_bytes(Path(path), mask_bytes(Path(path), labels, like, num_labels, values))
+
+
+def mask_bytes(
+    path: Path,
+    labels: np.ndarray,
+    like: "Image | None" = None,
+    num_labels: int | None = None,
+    values: Sequence[int] | None = None,
+) -> bytes:
+    """What `write_mask` writes; `path` says the format, and is named in errors.
+
+    Raises:
+        HyMUNetError: If the suffix, shape or values do not fit.
+    """
     labels = np.asarray(labels)
     if labels.dtype != bool and not np.issubdtype(labels.dtype, np.integer):
         raise HyMUNetError(f"labels for {path} are {labels.dtype}; expected bool or integers")
@@ -73,8 +87,7 @@ def write_mask(
     if values is not None:
         labels = np.array(values, np.uint8 if max(values) < 256 else np.uint16)[labels]
     if is_volume(path):
-        write_bytes(path, _nifti_bytes(path, labels, like))
-        return
+        return _nifti_bytes(path, labels, like)
     if path.suffix.lower() != ".png":
         raise HyMUNetError(
             f"cannot write a mask as {path.name}: the name must end in .png (pictures) or "
@@ -88,7 +101,7 @@ def write_mask(
     binary = values is None and (num_labels == 2 if num_labels is not None else highest <= 1)
     buffer = io.BytesIO()
     Pillow.fromarray(labels * np.uint8(255) if binary else labels).save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _nifti_bytes(path: Path, labels: np.ndarray, like: "Image | None") -> bytes:

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image as Pillow
 
+from hymunet.data.source import Source
 from hymunet.errors import HyMUNetError
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
@@ -38,7 +39,7 @@ class Mask:
     affine: np.ndarray | None = None
 
 
-def import_nibabel(path: Path) -> ModuleType:
+def import_nibabel(path: Source) -> ModuleType:
     """nibabel, imported on the first volume so that pictures do not need it.
 
     Raises:

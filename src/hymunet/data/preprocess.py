@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hymunet.data.resample import interpolate
+from hymunet.data.resample import interpolate, same_size
 from hymunet.errors import HyMUNetError
 
 RESIZE_POLICIES = ("squeeze", "letterbox", "native", "window")
@@ -203,9 +203,12 @@ class Preprocess(nn.Module):
             )
         if self.config.resize == "squeeze":
             return target
-        scale = min(to / side for to, side in zip(target, size, strict=True))
+        # the smaller of the two scales, in whole numbers: an exported graph knows sizes as symbols
+        (height, width), (high, wide) = size, target
+        fitted = (_rounded(height * wide, width), _rounded(width * high, height))
         return tuple(
-            min(to, max(1, round(side * scale))) for to, side in zip(target, size, strict=True)
+            torch.sym_min(to, torch.sym_max(1, side))
+            for to, side in zip(target, fitted, strict=True)
         )
 
     def resize(self, image: Tensor, spacing_mm: Spacing = None) -> Tensor:
@@ -253,13 +256,18 @@ class Preprocess(nn.Module):
         floor = 1e-5 * torch.maximum(-low, high) + 1e-30
         # in place where the tensor is our own: volumes of four channels are large
         if self.config.normalisation == "image":
-            deviation, mean = torch.std_mean(image, dim=axes, correction=0, keepdim=True)
+            if torch.compiler.is_compiling():
+                pixels = math.prod(image.shape[2:])
+                mean = _total(image) / pixels
+                deviation = (_total((image - mean).square()) / pixels).sqrt()
+            else:
+                deviation, mean = torch.std_mean(image, dim=axes, correction=0, keepdim=True)
             return (image - mean).div_(torch.maximum(deviation, floor))
         inside = image != 0
         count = inside.sum(dim=axes, keepdim=True).clamp(min=1)
-        mean = image.sum(dim=axes, keepdim=True) / count
+        mean = _total(image) / count
         centred = (image - mean).mul_(inside)
-        deviation = (centred.square().sum(dim=axes, keepdim=True) / count).sqrt()
+        deviation = (_total(centred.square()) / count).sqrt()
         return centred.div_(torch.maximum(deviation, floor))
 
     def pad(self, image: Tensor) -> Tensor:
@@ -267,12 +275,16 @@ class Preprocess(nn.Module):
         under `window`, whose windows are multiples already."""
         if self.config.resize == "window":
             return image
-        size = self.config.image_size or tuple(image.shape[2:])
-        pads: list[int] = []
-        for side, at_least in zip(reversed(image.shape[2:]), reversed(size), strict=True):
-            multiple = self.config.multiple
-            pads += [0, -(-max(side, at_least) // multiple) * multiple - side]
-        return F.pad(image, pads) if any(pads) else image
+        there = tuple(image.shape[2:])
+        multiple = self.config.multiple
+        # not -(-side // multiple): ONNX divides towards zero
+        size = tuple(
+            (side + multiple - 1) // multiple * multiple for side in self.config.image_size or there
+        )
+        if same_size(there, size):
+            return image
+        ends = zip(reversed(there), reversed(size), strict=True)
+        return F.pad(image, [pad for side, whole in ends for pad in (0, whole - side)])
 
     def restore(
         self, probability: Tensor, size: tuple[int, ...], spacing_mm: Spacing = None
@@ -282,6 +294,26 @@ class Preprocess(nn.Module):
         inner = self.resized_size(size, spacing_mm)
         inside = [slice(0, side) for side in inner]
         return interpolate(probability[(slice(None), slice(None), *inside)], size)
+
+
+def _total(image: Tensor) -> Tensor:
+    """Sum over the spatial axes, which stay with length 1; in exported graphs an axis at a time,
+    since onnxruntime adds up one number after the other: over 480 x 640 pixels at once, the
+    rounding of a mean moved probabilities by 1e-3."""
+    axes = tuple(range(2, image.ndim))
+    if not torch.compiler.is_compiling():
+        return image.sum(dim=axes, keepdim=True)
+    for axis in reversed(axes):
+        image = image.sum(dim=axis, keepdim=True)
+    return image
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """numerator / denominator to the nearest whole number, the even one of two, as `round` does;
+    by arithmetic that holds for symbols too."""
+    doubled = 2 * numerator + denominator
+    nearest, rest = doubled // (2 * denominator), doubled % (2 * denominator)
+    return nearest - (1 - torch.sym_min(rest, 1)) * (nearest % 2)
 
 
 def _by(sides: tuple[float, ...]) -> str:

@@ -1,25 +1,28 @@
 """NIfTI volumes to arrays: axes, spacing, affine, and what makes them unusable."""
 
-from pathlib import Path
-
 import numpy as np
 
 from hymunet.data.decode import broken, check_file, check_size
 from hymunet.data.masks_io import import_nibabel, listed
+from hymunet.data.nifti_bytes import volume_of
+from hymunet.data.source import InMemory, Source
 from hymunet.errors import HyMUNetError
 
 _SHEAR = 1e-3  # cosine of the angle between axes: rounding of a header's float32 stays below 1e-5
 
 
 def read_volume(
-    path: Path, max_pixels: int
+    path: Source, max_pixels: int
 ) -> tuple[np.ndarray, tuple[float, ...] | None, np.ndarray, list[str]]:
     """(channels, *spatial) with axes the reverse of the file's, spacing, affine, notes."""
     nibabel = import_nibabel(path)
     check_file(path)
     notes: list[str] = []
     try:
-        volume = nibabel.load(path, mmap=False)
+        if isinstance(path, InMemory):
+            volume = volume_of(path, max_pixels)
+        else:
+            volume = nibabel.load(path, mmap=False)
         shape = tuple(int(length) for length in volume.shape)
         while len(shape) > 4 and shape[-1] == 1:
             shape = shape[:-1]
@@ -48,7 +51,7 @@ def read_volume(
     return values, tuple(float(size) for size in sizes), affine, notes
 
 
-def _check_affine(path: Path, affine: np.ndarray) -> None:
+def _check_affine(path: Source, affine: np.ndarray) -> None:
     """Raises HyMUNetError unless the three axes have lengths and stand at right angles."""
     axes = affine[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)

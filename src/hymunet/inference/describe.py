@@ -10,7 +10,8 @@ from hymunet.wording import plural
 def describe_model(info: Mapping[str, Any]) -> list[str]:
     """Two lines on what a model is for and under which terms, to be printed wherever it is used."""
     training = info.get("training", {})
-    cases = len(info.get("cases", {}).get("train", []))
+    # an exported file names no cases, only how many there were
+    cases = info.get("training_cases", len(info.get("cases", {}).get("train", [])))
     trained = f"trained on {training.get('data', 'unknown data')} ({plural(cases, 'case')})"
     domain = info.get("domain")
     licence = info.get("licence") or "not stated: that of its training data applies"

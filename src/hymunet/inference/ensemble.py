@@ -15,6 +15,7 @@ import torch
 from hymunet.data.case_hash import fingerprints
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.errors import HyMUNetError
+from hymunet.inference.onnx_runtime import find_onnx, load_onnx
 from hymunet.network.model_file import find_models, joint_threshold, load_model
 from hymunet.network.segmenter import Segmenter
 
@@ -69,9 +70,10 @@ def load_members(
     model: str | Path | Segmenter | Sequence[str | Path | Segmenter],
     info: dict[str, Any],
     device: torch.device,
+    runtime: str | None = None,
 ) -> tuple[Member, ...]:
     """The models that are named, each on the device and in evaluation mode; `info` is that of
-    networks which do not come from a file.
+    networks which do not come from a file, `runtime` as in `Predictor`.
 
     Raises:
         HyMUNetError: If one cannot be used, or none is named.
@@ -81,12 +83,28 @@ def load_members(
         raise HyMUNetError("no model is given; expected a model file, or several")
     members: list[Member] = []
     for one in given:
+        loaded: list[tuple[str, Segmenter, Mapping[str, Any]]]
         if isinstance(one, Segmenter):
+            if runtime == "onnx":
+                raise HyMUNetError(
+                    "onnxruntime runs files, and a network in memory was given; save it, then "
+                    "`hymunet export` it"
+                )
             loaded = [(f"network {len(members) + 1}", one, info)]
         else:
-            loaded = [(str(path), *load_model(path)) for path in find_models(one)]
+            loaded = [(str(path), *_load(path, device, runtime)) for path in find_models(one)]
         members += (make_member(name, net.eval().to(device), about) for name, net, about in loaded)
     return tuple(members)
+
+
+def _load(
+    path: Path, device: torch.device, runtime: str | None
+) -> tuple[Segmenter, Mapping[str, Any]]:
+    onnx = find_onnx(path, runtime)
+    if onnx is None:
+        return load_model(path)
+    network = load_onnx(onnx, device, None if onnx == path else path)
+    return network, network.info
 
 
 def check_alike(members: Sequence[Member]) -> None:

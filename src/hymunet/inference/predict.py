@@ -61,6 +61,7 @@ def predict(
     device: str | None = None,
     tta: bool = False,
     postprocess: Annotated[bool, Parameter(negative="--no-postprocess")] = True,
+    runtime: str | None = None,
     json: bool = False,
 ) -> PredictReport:
     """Segments images with a trained model, or with several together.
@@ -77,9 +78,10 @@ def predict(
             left. A case of several files, a channel each, is one image, called as the case:
             BraTS's CASE_flair, _t1, _t1ce, _t2 and nnU-Net's CASE_0000, CASE_0001. A DICOM series
             in a folder is one image; FOLDER/UID names one of several series in it.
-        model: A model file (.safetensors), a run folder, or the name of a model that comes with
-            the package (`hymunet models` lists them); a folder of folds (`train --folds`), which
-            predict together. Several times: the mean of the models' probabilities.
+        model: A model file (.safetensors, or .onnx of `hymunet export`), a run folder, or the name
+            of a model that comes with the package (`hymunet models` lists them); a folder of folds
+            (`train --folds`), which predict together. Several times: the mean of the models'
+            probabilities.
         output: Folder for the results; created when missing.
         probability: Also write `<stem>_probability.png`, 16-bit: 65535 is 1; with several output
             channels `<stem>_0_probability.png` and so on. Pictures only.
@@ -92,6 +94,8 @@ def predict(
             little better, 8 times the work.
         postprocess: Clean masks up as the model file says (only the largest part of a structure,
             holes filled); --no-postprocess leaves them as the network's probabilities are.
+        runtime: torch, or onnx to run the file that `hymunet export` has written beside a model
+            file (of a packaged model: in the present folder); default: what a file is made for.
         json: Print the results as JSON instead of a table.
 
     Raises:
@@ -107,7 +111,12 @@ def predict(
     console = Console(stderr=True)
     models, output = [model] if isinstance(model, (str, Path)) else list(model), Path(output)
     predictor = Predictor(
-        models, device=device, threshold=threshold, tta=tta, postprocess=postprocess
+        models,
+        device=device,
+        threshold=threshold,
+        tta=tta,
+        postprocess=postprocess,
+        runtime=runtime,
     )
     names = _names(models)
     config = predictor.config

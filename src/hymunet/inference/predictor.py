@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,15 +16,19 @@ from hymunet.errors import HyMUNetError, NonFiniteError
 from hymunet.inference.augmented import mean_over_symmetries
 from hymunet.inference.ensemble import Member, Shares, check_alike, joined_info, load_members
 from hymunet.inference.measurements import measure
+from hymunet.inference.onnx_runtime import ExportedNetwork
 from hymunet.inference.postprocess import Postprocess
 from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.segmenter import Segmenter
 from hymunet.wording import plural
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Prediction:
-    """What the network says of one image, on the image's own grid.
+    """What the network says of one image, on the image's own grid; in a notebook it shows itself.
 
     Args:
         mask: Class indices (*spatial) uint8; 0 is the background.
@@ -33,6 +37,7 @@ class Prediction:
         measurements: A row a class, as `hymunet.inference.measurements.measure` returns.
         notes: What was understood or converted while reading the input.
         image: The decoded input.
+        nested: Whether a structure holds those of higher index (sigmoid).
     """
 
     mask: np.ndarray
@@ -41,6 +46,45 @@ class Prediction:
     measurements: list[dict[str, Any]]
     notes: tuple[str, ...]
     image: Image
+    nested: bool = False
+
+    @property
+    def contours(self) -> list[dict[str, Any]]:
+        """A row a class: `class`, and `rings` of [x, y] along the edges of its pixels, holes
+        included, to be filled by the even-odd rule; see `hymunet.inference.contours`.
+
+        Raises:
+            HyMUNetError: If the image is a volume.
+        """
+        from hymunet.inference.contours import class_contours
+
+        if self.mask.ndim != 2:
+            raise HyMUNetError(
+                f"contours are those of pictures, and this is a volume of {self.mask.shape}; take "
+                "them of a slice: hymunet.inference.contours.rings(prediction.mask[z] == 1)"
+            )
+        classes = [row["class"] for row in self.measurements]
+        return class_contours(self.mask, classes, self.nested)
+
+    def overlay(self, index: int | None = None) -> "Picture":
+        """The image with outlines, a Pillow picture, which a notebook shows and `.save()` writes.
+
+        Args:
+            index: Slice of a volume; None: the one that holds most of what was found.
+        """
+        from hymunet.inference.shown import overlay_picture
+
+        return overlay_picture(self, index)
+
+    def __repr__(self) -> str:
+        from hymunet.inference.shown import in_words
+
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        from hymunet.inference.shown import as_html
+
+        return as_html(self)
 
 
 class Predictor:
@@ -61,6 +105,8 @@ class Predictor:
         info: Metadata for a network that does not come from a file; the same for each of several.
         tta: Test-time augmentation: the mean over mirrorings and quarter turns, 8 times the work.
         postprocess: Whether masks are cleaned up as the model file says; see `Postprocess`.
+        runtime: `torch`, or `onnx` for the ONNX file that `hymunet export` has written beside a
+            model file; None runs each file by what it is made for.
 
     Raises:
         HyMUNetError: If the model or the device cannot be used, the threshold is not in (0, 1),
@@ -76,10 +122,14 @@ class Predictor:
         info: dict[str, Any] | None = None,
         tta: bool = False,
         postprocess: bool = True,
+        runtime: str | None = None,
     ) -> None:
         self.tta = tta
-        self.device = find_device(device)
-        self.members = load_members(model, info or {}, self.device)
+        # onnxruntime is another installation for a GPU: it is asked for by name
+        self.device = find_device(
+            "cpu" if device is None and _wants_onnx(model, runtime) else device
+        )
+        self.members = load_members(model, info or {}, self.device, runtime)
         check_alike(self.members)
         self.notes: tuple[str, ...] = ()
         self.info = dict(self.members[0].info)
@@ -125,7 +175,7 @@ class Predictor:
                 not fit into memory.
             NonFiniteError: If the image, or what the network makes of it, is not finite.
         """
-        decoded = self._decode(image)
+        decoded = self.decode(image)
         try:
             return self._segment(decoded, on_progress)
         except (MemoryError, RuntimeError) as error:
@@ -142,8 +192,14 @@ class Predictor:
         # writable, since torch warns of what is not: a decoder may lend its own memory
         pixels = torch.from_numpy(np.require(decoded.pixels, requirements=("C", "W")))[None]
         seen = self.probability(pixels.to(self.device), decoded.spacing_mm, on_progress)
-        probability = seen[0].cpu().numpy()
-        mask = self.cut(probability)
+        return self.conclude(decoded, seen[0].cpu().numpy())
+
+    def conclude(
+        self, decoded: Image, probability: np.ndarray, threshold: float | None = None
+    ) -> Prediction:
+        """What follows from the probabilities (num_classes, *spatial) of an image: its mask, as
+        `cut` makes it, and the measurements."""
+        mask = self.cut(probability, threshold)
         nested = self.config.activation == "sigmoid"
         return Prediction(
             mask,
@@ -152,6 +208,7 @@ class Predictor:
             measure(mask, self.classes, decoded.spacing_mm, nested),
             decoded.notes,
             decoded,
+            nested,
         )
 
     @torch.inference_mode()
@@ -178,11 +235,18 @@ class Predictor:
         self, member: Member, pixels: Tensor, spacing_mm: tuple[float, ...] | None, shares: Shares
     ) -> Tensor:
         """What one of the models says, on the images' own grid."""
+        if isinstance(member.network, ExportedNetwork) and member.network.takes_pictures:
+            if self.tta:
+                raise HyMUNetError(
+                    f"{member.network.name} holds its own preprocessing, and mirrored pictures are "
+                    "made after it: test-time augmentation needs --runtime torch"
+                )
+            return _finite(member.network.pictures(pixels))
         images = member.preprocess(pixels, spacing_mm)
         window = member.preprocess.config.patch_size
 
         def seen(batch: Tensor) -> Tensor:
-            predict = partial(self._network_probability, member.network)
+            predict = partial(self.network_probability, member.network)
             return mean_over_symmetries(predict, batch) if self.tta else predict(batch)
 
         if window is None:
@@ -197,28 +261,38 @@ class Predictor:
         del images
         return member.preprocess.restore(probability, tuple(pixels.shape[2:]), spacing_mm)
 
-    def _network_probability(self, network: Segmenter, images: Tensor) -> Tensor:
-        logits = network(images).float()
-        if not torch.isfinite(logits).all():
-            raise NonFiniteError(
-                "the network's output is not finite for this image; its intensities lie far "
-                "outside what the model was trained on"
-            )
+    def network_probability(self, network: Segmenter, images: Tensor) -> Tensor:
+        """Windows or resized pictures (B, channels, *spatial) as the network sees them ->
+        probabilities (B, num_classes, *spatial) float32.
+
+        Raises:
+            NonFiniteError: If they are not finite.
+        """
+        if isinstance(network, ExportedNetwork):  # the activation is part of the file
+            return _finite(network(images))
+        logits = _finite(network(images).float())
         sigmoid = self.config.activation == "sigmoid"
         return torch.sigmoid(logits) if sigmoid else torch.softmax(logits, dim=1)
 
-    def cut(self, probability: np.ndarray) -> np.ndarray:
+    def cut(self, probability: np.ndarray, threshold: float | None = None) -> np.ndarray:
         """(num_classes, *spatial) -> class indices (*spatial) uint8: the largest (softmax), or the
-        last of the nested structures whose probability reaches the threshold (sigmoid); then
-        cleaned up as the model file says."""
+        last of the nested structures whose probability reaches the threshold (sigmoid; None: the
+        predictor's own); then cleaned up as the model file says."""
         if self.config.activation == "softmax":
             return self.postprocess(_most_probable(probability))
+        threshold = self.threshold if threshold is None else threshold
         mask = np.zeros(probability.shape[1:], np.uint8)
         for index, one in enumerate(probability, start=1):
-            mask[one >= self.threshold] = index
+            mask[one >= threshold] = index
         return self.postprocess(mask)
 
-    def _decode(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Image:
+    def decode(self, image: np.ndarray | str | Path | Sequence[Path] | Image) -> Image:
+        """An image as the network can take it: read where it is a path, and checked.
+
+        Raises:
+            HyMUNetError: As `__call__`, for what the image is.
+            NonFiniteError: If it holds values that are not finite.
+        """
         channels = self.config.in_channels
         if isinstance(image, np.ndarray):
             image = Image(image, None, None, ())
@@ -260,6 +334,21 @@ class Predictor:
                 "them first"
             )
         return replace(image, pixels=pixels)
+
+
+def _wants_onnx(model: object, runtime: str | None) -> bool:
+    given = model if isinstance(model, (list, tuple)) else [model]
+    return runtime == "onnx" or any(str(one).lower().endswith(".onnx") for one in given)
+
+
+def _finite(output: Tensor) -> Tensor:
+    """What a network has said, if it is finite."""
+    if not torch.isfinite(output).all():
+        raise NonFiniteError(
+            "the network's output is not finite for this image; its intensities lie far "
+            "outside what the model was trained on"
+        )
+    return output
 
 
 def _most_probable(probability: np.ndarray) -> np.ndarray:

@@ -283,6 +283,11 @@ def _unreadable(path: Path, error: Exception) -> str:
             start = file.read(9)
     except OSError as reason:
         return f"cannot read the model file {path}: {reason.strerror or reason}"
+    if path.suffix.lower() == ".onnx":
+        return (
+            f"{path} is an ONNX file, which `predict` and `serve` run; here the model file is "
+            "needed that it was exported from"
+        )
     # torch.save writes a zip; a pickle starts with PROTO and its number, unless these are the
     # lowest bytes of a safetensors header's length, which a brace follows
     pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5")
