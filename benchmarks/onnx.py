@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import common
-from hymunet.console import say
+from hymunet.console import run_script, say
 from hymunet.data.phantoms import draw_lesion
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
 from hymunet.deploy.onnx_export import Exported, export
@@ -112,4 +112,4 @@ def main(
 
 
 if __name__ == "__main__":
-    common.run("onnx", main)
+    run_script(main, "python -m benchmarks.onnx")

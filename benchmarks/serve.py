@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import common
-from hymunet.console import say
+from hymunet.console import run_script, say
 from hymunet.data.mask_writing import mask_bytes
 from hymunet.data.phantoms import draw_lesion
 from hymunet.errors import HyMUNetError
@@ -279,4 +279,4 @@ def show(
 
 
 if __name__ == "__main__":
-    common.run("serve", main)
+    run_script(main, "python -m benchmarks.serve")
