@@ -11,6 +11,7 @@ import numpy as np
 
 from hymunet.deploy.problems import RefusedError
 from hymunet.inference.contours import rings
+from hymunet.metrics.shape import of_structure
 
 if TYPE_CHECKING:
     from hymunet.inference.predictor import Prediction, Predictor
@@ -148,7 +149,7 @@ def _each(
     """An entry a class, of no more than `MOST_NUMBERS` corners or runs together."""
     rows, left = [], MOST_NUMBERS
     for index, name in enumerate(classes, start=1):
-        found, count = describe(mask >= index if nested else mask == index, left)
+        found, count = describe(of_structure(mask, index, nested), left)
         left -= count
         if found is None or left < 0:
             raise RefusedError(

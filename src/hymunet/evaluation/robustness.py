@@ -26,6 +26,7 @@ from hymunet.evaluation.truth import Truth, find_cases
 from hymunet.extras import require
 from hymunet.files import make_folder, write_text
 from hymunet.metrics.overlap import count, dice, iou
+from hymunet.metrics.shape import of_structure
 from hymunet.wording import plural
 
 if TYPE_CHECKING:
@@ -208,9 +209,7 @@ def _score(sample: Sample, predicted: np.ndarray, predictor: "Predictor") -> lis
     nested = predictor.config.activation == "sigmoid"
     scores: list[dict[str, Any]] = []
     for index in range(1, len(predictor.classes) + 1):
-        found, there = (
-            mask >= index if nested else mask == index for mask in (predicted, sample.labels)
-        )
+        found, there = (of_structure(mask, index, nested) for mask in (predicted, sample.labels))
         counts = count(found, there, sample.valid)
         scores.append({"dice": dice(counts), "iou": iou(counts), **vars(counts)})
     return scores

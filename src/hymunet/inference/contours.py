@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from hymunet.metrics.shape import of_structure
+
 Ring = list[list[int]]
 
 
@@ -16,7 +18,7 @@ def class_contours(mask: np.ndarray, classes: list[str], nested: bool) -> list[d
         nested: Whether a structure holds those of higher index.
     """
     return [
-        {"class": name, "rings": rings(mask >= index if nested else mask == index)}
+        {"class": name, "rings": rings(of_structure(mask, index, nested))}
         for index, name in enumerate(classes, start=1)
     ]
 

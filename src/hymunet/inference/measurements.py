@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from hymunet.metrics.shape import perimeter
+from hymunet.metrics.shape import of_structure, perimeter
 
 
 def measure(
@@ -31,7 +31,7 @@ def measure(
         same in mm, mm2 or mm3 when the spacing is known.
     """
     return [
-        {"class": name} | _measure_one(mask >= index if nested else mask == index, spacing_mm)
+        {"class": name} | _measure_one(of_structure(mask, index, nested), spacing_mm)
         for index, name in enumerate(classes, start=1)
     ]
 

@@ -12,6 +12,12 @@ from hymunet.metrics.surface import checked_spacing
 RING_PX = 10
 
 
+def of_structure(mask: np.ndarray, index: int, nested: bool) -> np.ndarray:
+    """Where a mask of class indices holds the structure `index`, bool; of nested structures each
+    holds those of higher index."""
+    return mask >= index if nested else mask == index
+
+
 def contrast(
     pixels: np.ndarray, inside: np.ndarray, valid: np.ndarray | None = None, ring_px: int = RING_PX
 ) -> float | None:
