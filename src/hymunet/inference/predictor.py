@@ -189,10 +189,14 @@ class Predictor:
     def _segment(
         self, decoded: Image, on_progress: Callable[[float], None] | None = None
     ) -> Prediction:
-        # writable, since torch warns of what is not: a decoder may lend its own memory
-        pixels = torch.from_numpy(np.require(decoded.pixels, requirements=("C", "W")))[None]
-        seen = self.probability(pixels.to(self.device), decoded.spacing_mm, on_progress)
+        seen = self.probability(self.batch_of_one(decoded), decoded.spacing_mm, on_progress)
         return self.conclude(decoded, seen[0].cpu().numpy())
+
+    def batch_of_one(self, decoded: Image) -> Tensor:
+        """The image's pixels (1, channels, *spatial) on the predictor's device."""
+        # writable, since torch warns of what is not: a decoder may lend its own memory
+        pixels = np.require(decoded.pixels, requirements=("C", "W"))
+        return torch.from_numpy(pixels)[None].to(self.device)
 
     def conclude(
         self, decoded: Image, probability: np.ndarray, threshold: float | None = None

@@ -43,8 +43,7 @@ def prepare(predictor: Predictor, image: Image) -> Prepared:
         predictor: One that `can_join`.
         image: As `Predictor.decode` returned it.
     """
-    pixels = torch.from_numpy(np.require(image.pixels, requirements=("C", "W")))[None]
-    pixels = pixels.to(predictor.device)
+    pixels = predictor.batch_of_one(image)
     inputs = tuple(member.preprocess(pixels, image.spacing_mm) for member in predictor.members)
     return Prepared(replace(image, pixels=_NOTHING), tuple(image.pixels.shape[1:]), inputs)
 
