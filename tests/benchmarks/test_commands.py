@@ -18,5 +18,7 @@ COMMANDS = sorted(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_benchmark_says_how_it_is_used(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    # another test may have imported it: run as a command, it is the only one of its name
+    monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
     assert f"Usage: python -m benchmarks.{name} [OPTIONS]" in capsys.readouterr().out
