@@ -17,6 +17,7 @@ from hymunet.evaluation.charts import (
     blank_axes,
     log_ticks,
 )
+from hymunet.experiments.quantities import duration
 
 # drawn like this, then replaced by the page's own colour, as `charts` does with the others
 _ALERT = "#060606"
@@ -93,7 +94,7 @@ def stage_bars(name: str, found: Mapping[str, Any]) -> Chart:
     axes.set_xlim(0, 1.18 * max(*times, *works))
     for place, part, share in zip(places, parts, times, strict=True):
         axes.annotate(
-            f"{1e3 * part['seconds']:.3g} ms", (share, place - 0.12), xytext=(3, 0),
+            duration(part["seconds"]), (share, place - 0.12), xytext=(3, 0),
             textcoords="offset points", fontsize=8, color=INK, va="center",
         )  # fmt: skip
     size = found["size"]
@@ -101,7 +102,7 @@ def stage_bars(name: str, found: Mapping[str, Any]) -> Chart:
         f"{part['name']} {time:.0f} % of the time and {work:.0f} % of the multiply-adds"
         for part, time, work in zip(parts, times, works, strict=True)
     )
-    title = f"{name} at {size}: {1e3 * found['seconds']:.3g} ms"
+    title = f"{name} at {size}: {duration(found['seconds'])}"
     return Chart(title, _svg(figure, f"stages {name}"), f"{title}: {told}.")
 
 
