@@ -16,6 +16,7 @@ from hymunet.evaluation.tables import as_json
 from hymunet.experiments.compare.cells import Cell, run_cell
 from hymunet.experiments.compare.costs import Cost, measure
 from hymunet.experiments.compare.entrants import Entrant
+from hymunet.experiments.compare.kinds import differences_within
 from hymunet.experiments.compare.paces import measure_paces, paces
 from hymunet.experiments.compare.record import read_record, write_record
 from hymunet.experiments.compare.results import differences, model_figures, statistics_notes
@@ -80,6 +81,7 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
         raise HyMUNetError(f"no model has been trained and judged; {reasons}")
     reference = next(iter(entrants))
     found = differences(rows, reference) if reference in rows else {}
+    within = differences_within(rows, reference) if reference in rows else {}
     costs, cost_facts = _costs(shared, [entrants[name] for name in rows], console)
     models = [
         {
@@ -89,6 +91,7 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
             **_training(shared, [c for c in cells if c.entrant.name == name and c.seed in by_seed]),
             **model_figures(by_seed),
             "difference": found.get(name),
+            "difference_within": within.get(name),
             "cost": asdict(costs[name]),
         }
         for name, by_seed in rows.items()

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hymunet.evaluation.page import render, style_sheet
+from hymunet.evaluation.strata import STRATA
 from hymunet.experiments.compare import tables
 from hymunet.experiments.compare.charts import Point, score_by_cost
+from hymunet.experiments.compare.kinds import METRICS_WITHIN
 from hymunet.files import write_text
 from hymunet.metrics.case import METRICS
 
@@ -41,6 +43,15 @@ def write_page(path: Path, summary: Mapping[str, Any], title: str) -> None:
         effects=[_effects(compared, metric) for metric in BARS] if compared else [],
         difference_headings=tables.difference_headings(summary),
         difference_rows=[tables.difference_cells(model) for model in compared],
+        kinds=[
+            (
+                tables.kind_caption(summary, metric),
+                tables.kind_headings(compared),
+                tables.kind_rows(compared, metric),
+            )
+            for metric in (METRICS_WITHIN if compared else ())
+        ],
+        strata=STRATA,
         made=_made(summary),
         notes=[*tables.COST_NOTES, *summary["notes"]],
     )

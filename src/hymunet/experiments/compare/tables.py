@@ -5,6 +5,8 @@ from textwrap import wrap
 from typing import Any
 
 from hymunet.evaluation.formatting import format_value
+from hymunet.evaluation.strata import STRATA
+from hymunet.experiments.compare.kinds import METRICS_WITHIN
 from hymunet.experiments.quantities import amount, binary, duration
 from hymunet.metrics.case import METRICS
 from hymunet.wording import plural
@@ -68,6 +70,31 @@ def difference_cells(model: Model) -> list[str]:
     return [model["name"], *(difference_text(found.get(metric), metric) for metric in SHOWN)]
 
 
+def kind_rows(models: Sequence[Model], metric: str) -> list[list[str]]:
+    """Difference of each model (a column) on each kind of case (a row): kind, cases, changes."""
+    return [
+        [
+            f"{stratum.label}: {band}",
+            str(found["n"]),
+            *(change_text(m["difference_within"][stratum.name][band][metric], metric)
+              for m in models),
+        ]
+        for stratum in STRATA
+        for band, found in models[0]["difference_within"][stratum.name].items()
+    ]  # fmt: skip
+
+
+def kind_headings(models: Sequence[Model]) -> list[str]:
+    """Of the columns of `kind_rows`."""
+    return ["cases", "n", *(model["name"] for model in models)]
+
+
+def kind_caption(summary: Mapping[str, Any], metric: str) -> str:
+    """What `kind_rows` shows."""
+    label = METRICS[metric].label
+    return f"{label} within kinds of cases: model minus {summary['reference']}, uncorrected"
+
+
 def markdown(summary: Mapping[str, Any], title: str) -> str:
     """Both tables with what has to be known to read them."""
     models = summary["models"]
@@ -86,6 +113,9 @@ def markdown(summary: Mapping[str, Any], title: str) -> str:
         lines += _table(
             difference_headings(summary), [difference_cells(model) for model in compared]
         )
+        for metric in METRICS_WITHIN:
+            lines += ["", kind_caption(summary, metric), ""]
+            lines += _table(kind_headings(compared), kind_rows(compared, metric))
     lines += ["", *(f"- {model['name']}: {model['what']}" for model in summary["models"])]
     for one in summary["failed"]:
         lines.append(f"- {one['model']}, seed {one['seed']}: failed: {one['reason']}")
