@@ -5,7 +5,7 @@
 Drawn pictures. The plain engine segments them first; then the engine ray does, is killed with -9
 when the manifest holds half of them, and the same command is given again. Counted are masks, lines
 of the manifest and rows of the measurements, and every mask is compared, byte for byte. Resident
-memory is that of a run over few and one over all, looked at ten times a second: the driver's, the
+memory is that of a run over few and one over all, looked at twice a second: the driver's, the
 largest worker's, and all of Ray's processes together.
 """
 
@@ -107,7 +107,7 @@ def watched(process: "subprocess.Popen[bytes]") -> tuple[dict[str, int], float]:
     most: Counter[str] = Counter()
     while process.poll() is None:
         most |= Counter(resident(process.pid))
-        time.sleep(0.1)
+        time.sleep(0.5)
     if process.returncode != 0:
         said = process.stderr.read().decode() if process.stderr else ""
         raise HyMUNetError(f"predict ended with {process.returncode}: {said[-2000:]}")
@@ -121,7 +121,7 @@ def kill_halfway(process: "subprocess.Popen[bytes]", output: Path, half: int) ->
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             return len(lines(output))
-        time.sleep(0.05)
+        time.sleep(0.3)
     raise HyMUNetError("the command ended before half of the images were done")
 
 

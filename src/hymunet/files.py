@@ -91,9 +91,10 @@ def room_kept(folder: Path, size: int) -> Iterator[Callable[[], None]]:
     """
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         try:
-            # a piece at a time: the memory need not hold all of it
-            for begin in range(0, size, _PIECE):
-                file.write(bytes(min(_PIECE, size - begin)))
+            # a piece at a time: the memory need not hold all of it, nor does a disk take all of it
+            left = size
+            while left > 0:
+                left -= file.write(bytes(min(_PIECE, left)))
         except OSError as error:
             raise NoRoomError(
                 f"the disk of {folder} has not {size / 2**20:.3g} MiB left, which the tables "

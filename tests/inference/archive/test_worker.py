@@ -84,9 +84,9 @@ def test_a_broken_image_is_an_outcome_that_names_it(folder, job, predictor, tmp_
 
 
 def test_a_problem_of_the_names_is_an_outcome(job, predictor, tmp_path):
-    for name in ("c_t1.png", "c_flair.png"):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / name)
+    (tmp_path / "in").mkdir()
+    for name in ("c_t1.nii.gz", "c_flair.nii.gz"):
+        (tmp_path / "in" / name).write_bytes(b"")
     (case,) = find_image_cases([tmp_path / "in"], 3)[0]
     (entry,) = entries(predictor, job, tmp_path / "out", tmp_path / "in")
     outcome = Worker(job, str(tmp_path / "out"), job.model_digests()).outcome(entry)
@@ -101,7 +101,7 @@ def test_another_model_under_the_same_name_stops_all(folder, job, predictor, tmp
 
 
 def test_the_checks_of_the_plain_engine_hold(folder, job, predictor):
-    with pytest.raises(HyMUNetError, match="is an input folder, where the next call would take"):
+    with pytest.raises(HyMUNetError, match="would overwrite its own input"):
         entries(predictor, job, folder, folder)
     with pytest.raises(HyMUNetError, match="does not exist and matches nothing"):
         entries(predictor, job, folder / "out", folder / "nothing")

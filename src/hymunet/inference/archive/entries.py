@@ -59,9 +59,11 @@ def _apart(inputs: list[str], output: Path | None) -> list[list[str]]:
     folders of which none lies in another, nor the output among them. Else all together."""
     if not all(Path(one).is_dir() for one in inputs):
         return [inputs]
-    places = sorted(Path(one).resolve() for one in [*inputs, *([output] if output else [])])
+    places = [Path(one).resolve() for one in inputs]
+    if output is not None:
+        places.append(output.resolve())
     # sorted as paths: what lies in a folder follows it at once
-    nested = any(lower.is_relative_to(upper) for upper, lower in pairwise(places))
+    nested = any(lower.is_relative_to(upper) for upper, lower in pairwise(sorted(places)))
     return [inputs] if nested else [[one] for one in inputs]
 
 
