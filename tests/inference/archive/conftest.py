@@ -30,7 +30,7 @@ def command(*arguments, more_path=()):
 def run(*arguments, more_path=()):
     """The command's exit code and what it said."""
     words, environment = command(*arguments, more_path=more_path)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900)
     return done.returncode, done.stderr
 
 

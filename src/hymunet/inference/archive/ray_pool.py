@@ -8,8 +8,10 @@ caller sees which images have not come back, and decides.
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
 from typing import Any
 
@@ -41,6 +43,7 @@ class RayPool:
         self.workers = workers
         self._address = address
         self._resources: dict[str, float] = {"num_cpus": 1}
+        self._quiet = ExitStack()
 
     def __enter__(self) -> "RayPool":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
@@ -66,11 +69,17 @@ class RayPool:
             raise HyMUNetError(
                 f"Ray cannot be used {place}: {error}; `ray status` shows a cluster"
             ) from error
-        self._size_up(ray.cluster_resources())
+        try:
+            self._size_up(ray.cluster_resources())
+        except HyMUNetError:
+            ray.shutdown()
+            raise
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # see above
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        # Ray prints there what its logs hold too (a worker died); with --json it is the result's
+        self._quiet.enter_context(redirect_stdout(self._quiet.enter_context(open(os.devnull, "w"))))
         return self
 
     def __exit__(
@@ -82,6 +91,7 @@ class RayPool:
         import ray
 
         ray.shutdown()
+        self._quiet.close()
 
     def _size_up(self, cluster: dict[str, float]) -> None:
         """Decides how many workers there are and what each takes of the cluster."""
@@ -91,14 +101,14 @@ class RayPool:
             raise HyMUNetError("the Ray cluster has no GPU; leave --device out to use processors")
         on_gpu = gpus > 0 and (device is None or device.startswith("cuda"))
         self.workers = self.workers or (gpus if on_gpu else cores)
-        if not 1 <= self.workers <= max(cores, 1):
+        if self.workers < 1:
             raise HyMUNetError(
-                f"--workers {self.workers} does not fit the Ray cluster, which has {cores} "
-                f"processors; expected 1 to {cores}"
+                f"--workers must be at least 1, and the Ray cluster has {cores} processors"
             )
+        # shares where workers are more: one waits for a store, or decodes, while another computes
+        self._resources["num_cpus"] = 1 / math.ceil(self.workers / max(cores, 1))
         if on_gpu:
-            # a share of a GPU where there are more workers: one decodes while another's pass runs
-            self._resources["num_gpus"] = min(1.0, gpus / self.workers)
+            self._resources["num_gpus"] = 1 / math.ceil(self.workers / gpus)
 
     def outcomes(
         self, rows: Sequence[tuple[int, str]], block: int
