@@ -122,7 +122,8 @@ def kill_halfway(process: "subprocess.Popen[bytes]", output: Path, half: int) ->
             process.wait()
             return len(lines(output))
         time.sleep(0.3)
-    raise HyMUNetError("the command ended before half of the images were done")
+    said = process.stderr.read().decode() if process.stderr else ""
+    raise HyMUNetError(f"the command ended before half of the images were done: {said[-2000:]}")
 
 
 def main(
@@ -161,6 +162,9 @@ def main(
         chosen = sorted(inputs.rglob("*.png"))[:few]
         memory_few, _ = watched(started(chosen, root / "few", *ray))
         memory_all, ray_s = watched(started([inputs], root / "all", *ray))
+        show_memory(console, memory_few, few, memory_all, images)
+        seconds = sum(line["seconds"] for line in lines(root / "all")) / images
+        say(console, f"plain {plain_s:.1f} s, ray {ray_s:.1f} s; {1e3 * seconds:.1f} ms an image")
 
         output = root / "killed"
         before = kill_halfway(started([inputs], output, *ray), output, images // 2)
@@ -177,17 +181,8 @@ def main(
                 written.get(name) == digest for name, digest in expected.items()
             ),
         }
-        seconds = sum(line["seconds"] for line in lines(root / "all")) / images
     for name, value in result.items():
         say(console, f"{name}: {value:,}")
-    for name in memory_few:
-        least, most = memory_few[name], memory_all[name]
-        say(
-            console,
-            f"resident, {name}: {memory_text(least)} with {few:,} images, {memory_text(most)} with "
-            f"{images:,} ({most / max(least, 1) - 1:+.1%})",
-        )
-    say(console, f"plain {plain_s:.1f} s, ray {ray_s:.1f} s; {1e3 * seconds:.1f} ms an image")
     exact = [value for name, value in result.items() if name != "done when killed"]
     say(console, f"each image exactly once: {common.outcome(set(exact) == {images})}")
     if json is not None:
@@ -195,6 +190,18 @@ def main(
         whole = {"machine": facts, "counts": result, "memory": memory, "ms_an_image": 1e3 * seconds,
                  "plain_s": plain_s, "ray_s": ray_s}  # fmt: skip
         common.write_json(json, "archive", whole, console)
+
+
+def show_memory(
+    console: Console, less: dict[str, int], few: int, more: dict[str, int], many: int
+) -> None:
+    """A line for each of the processes that are looked at."""
+    for name, least in less.items():
+        say(
+            console,
+            f"resident, {name}: {memory_text(least)} with {few:,} images, "
+            f"{memory_text(more[name])} with {many:,} ({more[name] / max(least, 1) - 1:+.1%})",
+        )
 
 
 def _rows(output: Path) -> int:

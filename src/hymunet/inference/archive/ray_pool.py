@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
@@ -126,6 +127,7 @@ class RayPool:
         import pyarrow as pa
         import ray
         import ray.data
+        from ray.util.annotations import RayDeprecationWarning
 
         numbers = pa.array([row[0] for row in rows], pa.int64())
         whole = pa.table({"number": numbers, "entry": pa.array([row[1] for row in rows])})
@@ -135,16 +137,19 @@ class RayPool:
             # one at work and one waiting; a lone image waits with none, whose worker may die
             max_tasks_in_flight_per_actor=1 if block == 1 else 2,
         )
-        dataset = ray.data.from_arrow(blocks).map_batches(
-            Worker,
-            fn_constructor_args=(self._job, self._output, self._digests),
-            batch_format="pyarrow",
-            batch_size=None,
-            compute=pool,
-            max_restarts=-1,
-            max_task_retries=0,
-            **self._resources,
-        )
+        with warnings.catch_warnings():
+            # Ray has no other way yet to say how often a task is repeated
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            dataset = ray.data.from_arrow(blocks).map_batches(
+                Worker,
+                fn_constructor_args=(self._job, self._output, self._digests),
+                batch_format="pyarrow",
+                batch_size=None,
+                compute=pool,
+                max_restarts=-1,
+                max_task_retries=0,
+                **self._resources,
+            )
         try:
             for batch in dataset.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
