@@ -35,8 +35,8 @@ examples: $(TRAIN) ## the experiments of examples/, a minute each; results in ru
 test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
 	$(PARALLEL) -m "not slow" --cov --cov-fail-under=90 $(ARGS)
 
-test-extras: $(EXTRAS) ## the tests of the optional parts: Triton (interpreted), ONNX, the page
-	$(PARALLEL) -m "(triton or onnx or browser or notebook) and not slow" $(ARGS)
+test-extras: $(EXTRAS) ## the tests of the optional parts: Triton (interpreted), ONNX, Ray, the page
+	$(PARALLEL) -m "(triton or onnx or browser or notebook or cluster) and not slow" $(ARGS)
 
 test-all: $(EXTRAS) ## every test, slow ones and those on real images included
 	$(BIN)/python -m pytest --cov --cov-fail-under=90 $(ARGS)

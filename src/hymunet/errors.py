@@ -15,3 +15,8 @@ class TooLargeError(HyMUNetError):
 
 class NonFiniteError(HyMUNetError):
     """A loss, an activation or an input is NaN or infinite; the message names where."""
+
+
+class NoRoomError(HyMUNetError):
+    """The output folder takes no more files: its disk is full or over quota, or has become
+    read-only. What was written before is whole; every further file would fail in the same way."""

@@ -96,7 +96,7 @@ def find_image_cases(
         above = (one for one in layouts if one.is_dir() and folder.is_relative_to(one))
         root = next(above, None)
         layout = Layout() if root is None else layouts[root]
-        cases += _together(folder, root, paths, layout, in_channels)
+        cases += group_files(folder, root, paths, layout, in_channels)
     several = [case for case in cases if len(case.files) > 1]
     if several:
         files = listed((path.name for path in several[0].files), 4)
@@ -106,10 +106,18 @@ def find_image_cases(
     return sorted(cases, key=lambda case: case.files[0]), notes
 
 
-def _together(
+def group_files(
     folder: Path, root: Path | None, paths: list[Path], layout: Layout, in_channels: int
 ) -> Iterator[ImageCase]:
-    """The cases that the images directly in `folder` make."""
+    """The cases that images directly in a folder make.
+
+    Args:
+        folder: Where they lie.
+        root: The input folder that it was found in; None: files were named one by one.
+        paths: The images, sorted.
+        layout: What `root` says of the files in it.
+        in_channels: Channels that the model reads.
+    """
     below = _level(folder, root, layout)
     rest: list[Path] = []
     given = set(paths)

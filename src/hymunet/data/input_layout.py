@@ -68,7 +68,7 @@ def _look_into(folder: Path, root: Path, found: Layout) -> None:
             _take(_cases_of_table(table), found)
     if is_images_folder(folder):
         found.masks |= {p for p in folder.iterdir() if _SUPERPIXELS.fullmatch(p.stem)}
-    _leave_segmentations(folder, found)
+    found.masks |= segmentations_among(folder.iterdir())
 
 
 def _below(root: Path) -> list[Path]:
@@ -111,11 +111,11 @@ def _take(cases: Iterable[Case], found: Layout) -> None:
         found.cases |= dict.fromkeys(case.channels, case)
 
 
-def _leave_segmentations(folder: Path, found: Layout) -> None:
-    """BraTS's CASE_seg beside two or more sequences of its case."""
-    named = {path: part for path in folder.iterdir() if (part := part_of_case(path))}
+def segmentations_among(files: Iterable[Path]) -> set[Path]:
+    """BraTS's CASE_seg beside two or more sequences of its case, by their names."""
+    named = {path: part for path in files if (part := part_of_case(path))}
     sequences = [part[:2] for part in named.values() if part[2] != "seg"]
-    found.masks |= {
+    return {
         path for path, part in named.items() if part[2] == "seg" and sequences.count(part[:2]) > 1
     }
 
