@@ -9,14 +9,21 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TRAIN := $(VENV)/.installed-train
 DEV := $(VENV)/.installed-dev
+EXAMPLES := $(VENV)/.installed-examples
 EXTRAS := $(VENV)/.installed-extras
+RELEASE := $(VENV)/.installed-release
+# one file for all systems; the same versions as constraints.txt, and no address of an index
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -c constraints.txt
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/hymunet/__init__.py)
+USER_EXTRAS := download train volumes gpu export serve hub bundle
 # a process a core, each with one thread; a module's tests share what they have trained
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two pips in one environment would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-extras test-all lint bench clean
+.PHONY: help demo examples test test-extras test-all lint bench lock build audit clean
 
 help: ## list the targets
 	@echo "HyM-UNet: make TARGET [PYTHON=python3.12] [ARGS=\"more options\"]"
@@ -26,11 +33,14 @@ demo: $(TRAIN) ## train, predict and evaluate on drawn lesions; no data to downl
 	$(BIN)/hymunet demo $(ARGS)
 
 # ARGS that all take: --full, and --output FOLDER
-examples: $(TRAIN) ## the experiments of examples/, a minute each; results in runs/examples
+examples: $(EXAMPLES) ## the experiments of examples/, a minute each; results in runs/examples
 	$(BIN)/python examples/local_or_global.py $(ARGS)
 	$(BIN)/python examples/skip_on_noise.py $(ARGS)
 	$(BIN)/python examples/cost_by_depth.py $(ARGS)
 	$(BIN)/python examples/every_claim.py $(ARGS)
+	$(BIN)/python examples/with_torch.py $(ARGS)
+	$(BIN)/python examples/with_lightning.py $(ARGS)
+	$(BIN)/python examples/with_monai.py $(ARGS)
 
 test: $(DEV) ## the tests but the slow ones, with coverage (at least 90 %)
 	$(PARALLEL) -m "not slow" --cov --cov-fail-under=90 $(ARGS)
@@ -51,6 +61,27 @@ lint: $(DEV) ## style, formatting, types and the layers' import rules
 bench: $(DEV) ## time the scan and the presets against rivals, after checking that they agree
 	$(BIN)/python -m benchmarks.scan $(ARGS)
 	$(BIN)/python -m benchmarks.network --linear-cost $(ARGS)
+
+# of the pins in constraints.txt, for every system and Python; needs the package index
+lock: $(RELEASE) ## write requirements/*.txt anew: the release install and its tools, with hashes
+	$(LOCK) pyproject.toml --output-file requirements/core.txt
+	$(LOCK) pyproject.toml $(addprefix --extra ,$(USER_EXTRAS)) --output-file requirements/all.txt
+	$(LOCK) requirements/tools.in --output-file requirements/tools.txt
+
+build: $(RELEASE) ## wheel, sdist and list of components (SBOM) in dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	@mkdir -p build  # cyclonedx-py asks pyproject.toml for the version, which stands in the source
+	sed 's/^dynamic = .*/version = "$(VERSION)"/' pyproject.toml > build/pyproject.toml
+	$(BIN)/cyclonedx-py requirements requirements/all.txt --pyproject build/pyproject.toml \
+	  --mc-type library --output-reproducible --output-file dist/hymunet-$(VERSION).cdx.json
+	$(BIN)/python -m pytest -m dist tests/test_distribution.py -q
+
+audit: $(RELEASE) ## known vulnerabilities of the release install; needs an advisory database
+	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/all.txt
+	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/tools.txt
 
 clean: ## remove caches and build products; keeps .venv and runs/
 	rm -rf build dist htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -80,13 +111,22 @@ $(TRAIN): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	@$(PIP_INSTALL) -e ".[train]"
 	@touch $@
 
-# the dev set holds the train set, so both stamps are renewed
+$(EXAMPLES): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(call announce,hymunet[train,bundle])
+	@$(PIP_INSTALL) -e ".[train,bundle]"
+	@touch $(TRAIN) $@
+
+# the dev set holds the train set and the examples', so their stamps are renewed
 $(DEV): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(call announce,hymunet[dev])
 	@$(PIP_INSTALL) -e ".[dev]"
-	@touch $(TRAIN) $@
+	@touch $(TRAIN) $(EXAMPLES) $@
 
 $(EXTRAS): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(call announce,hymunet[dev-all])
 	@$(PIP_INSTALL) -e ".[dev-all]"
-	@touch $(TRAIN) $(DEV) $@
+	@touch $(TRAIN) $(EXAMPLES) $(DEV) $@
+
+$(RELEASE): $(DEV) requirements/tools.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.txt
+	@touch $@

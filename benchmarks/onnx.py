@@ -26,7 +26,8 @@ from benchmarks import common
 from hymunet.console import run_script, say
 from hymunet.data.phantoms import draw_lesion
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.deploy.onnx_export import Exported, export
+from hymunet.deploy.export import export
+from hymunet.deploy.onnx_export import Exported
 from hymunet.inference.predictor import Predictor
 from hymunet.machine import machine
 from hymunet.network.hymunet import PRESETS

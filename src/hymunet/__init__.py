@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hymunet.deploy.hub import push_to_hub as push_to_hub
+    from hymunet.deploy.hub import save_pretrained as save_pretrained
     from hymunet.errors import HyMUNetError as HyMUNetError
     from hymunet.evaluation.evaluate import evaluate as evaluate
     from hymunet.inference.predict import predict as predict
@@ -35,6 +37,8 @@ _WHERE = {
     "hymunet_tiny": "hymunet.network.hymunet",
     "predict": "hymunet.inference.predict",
     "pretrained_names": "hymunet.network.pretrained",
+    "push_to_hub": "hymunet.deploy.hub",
+    "save_pretrained": "hymunet.deploy.hub",
     "selective_scan": "hymunet.scan",
     "train": "hymunet.workflows.train",
 }

@@ -31,8 +31,8 @@ VERBS = {
     ),
     "predict": ("hymunet.inference.predict:predict", "Segment images with a trained model."),
     "export": (
-        "hymunet.deploy.onnx_export:export",
-        "Write a model as an ONNX file, a torch program or a web page.",
+        "hymunet.deploy.export:export",
+        "Write a model for elsewhere: ONNX, torch, a web page, MONAI, a hub.",
     ),
     "evaluate": (
         "hymunet.evaluation.evaluate:evaluate",

@@ -1,7 +1,6 @@
-"""`hymunet export`: a model as a file that other runtimes read, or as a page, checked before it is
-kept."""
+"""A model traced into an ONNX file, a program of torch or a web page, and compared with the model
+before it is kept."""
 
-import json as json_library
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from hymunet.console import counted, say
-from hymunet.deploy.precision import PRECISIONS
 from hymunet.errors import HyMUNetError
-from hymunet.extras import require
 from hymunet.wording import memory_text, plural
 
 if TYPE_CHECKING:
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from hymunet.deploy.torch_file import TorchFile
     from hymunet.inference.predictor import Predictor
 
-FORMATS = ("onnx", "torch", "web")
-SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 # entries of a model file that stand in the exported one as they are
 _COPIED = ("licence_url", "sources", "domain", "risk_control", "not_a_medical_device")
 
@@ -33,95 +28,18 @@ class Exported:
     """What `export` wrote.
 
     Args:
-        path: The file.
+        path: The file, the page, or the folder of a bundle or of the Hub.
         metadata: What it says of itself.
-        agreement: With the model, on which images.
+        agreement: With the model, on which images; None of folders that hold the model file itself,
+            where nothing was traced.
     """
 
     path: Path
     metadata: dict[str, Any]
-    agreement: "Agreement"
+    agreement: "Agreement | None" = None
 
 
-def export(
-    model: str | Path,
-    *,
-    format: str = "onnx",
-    output: Path | None = None,
-    precision: str = "float32",
-    check: Path | None = None,
-    images: int | None = None,
-    most_loss: float = 0.01,
-    portable: bool = False,
-    onnxruntime_web: Path | None = None,
-    json: bool = False,
-) -> Exported:
-    """Writes a model for use without this package: an ONNX file, a program of torch, a web page.
-
-    A model of 8-bit pictures takes `image`, decoded pixels (batch, height, width, channels) uint8
-    of any size, turned upright, and gives `probability` (batch, structures, height, width) float32
-    and `mask` (batch, height, width) uint8 at that size: resizing, normalisation, activation and
-    threshold are part of the file. A model of volumes, of windows or of other intensities takes
-    what its network sees, (batch, channels, ...) float32, and gives probabilities; `hymunet predict
-    --runtime onnx` does the rest. Post-processing, such as keeping the largest part, is not in the
-    file. What it says of itself is JSON under the key `hymunet` of its metadata.
-
-    The file is run and compared with the model before it is kept: where masks differ in more than
-    0.01 % of the pixels, or fewer bits cost more Dice than --most-loss, nothing is written.
-
-    Args:
-        model: A model file, a run folder, or the name of a model that comes with the package.
-        format: onnx; torch: a program of torch.export (.pt2), which calls the fast scan of this
-            package (`import hymunet.scan` before loading it); or web: a folder with a page that
-            runs the ONNX file in the browser, from which no picture is sent anywhere. It is opened
-            by a double-click on its index.html, or served by any static server.
-        output: The file, or the folder of the page; default: beside the model under its name (of a
-            packaged model: in the present folder), where `predict --runtime onnx` finds it.
-        precision: How weights are stored: float32, float16 (half the file) or int8 (a quarter of
-            it); computing stays float32, so they are smaller, not faster. Not for torch.
-        check: Data set on which the file is compared with the model and the reference masks; of
-            its split the parts that are held out. Default: drawn images, where the masks of both
-            are compared.
-        images: On how many images; default: 100 of --check, or 16 drawn ones (4 volumes).
-        most_loss: Largest fall of the mean Dice that float16 and int8 may cost; without --check, of
-            the Dice between both masks from 1.
-        portable: For torch: write the scan in torch's own operators; the program then loads without
-            this package, and is many times slower.
-        onnxruntime_web: For web: folder of the npm package onnxruntime-web, where it cannot be
-            fetched by npm; kept in the user's cache afterwards.
-        json: Print what the file says of itself.
-
-    Raises:
-        HyMUNetError: If the model, an option or the place cannot be used, or the file disagrees.
-    """
-    from hymunet.inference.onnx_runtime import onnx_beside
-    from hymunet.network.model_file import find_model
-
-    _check_options(format, precision, images, portable)
-    console = Console(stderr=True)
-    source = find_model(model)
-    beside = onnx_beside(source)
-    if format == "web":
-        folder = Path(output) if output else beside.with_name(f"{beside.stem}-web")
-        done = _page(source, folder, precision, check, images, most_loss, onnxruntime_web, console)
-    else:
-        path = Path(output) if output else beside.with_suffix(SUFFIX[format])
-        if path.suffix != SUFFIX[format]:
-            raise HyMUNetError(
-                f"a file of format {format} ends in {SUFFIX[format]}, but --output is {path}"
-            )
-        done = _file(source, path, format, precision, check, images, most_loss, portable, console)
-        say(
-            console,
-            f"{path}: {memory_text(path.stat().st_size)}, weights in {precision}, input "
-            f"{done.metadata['input']}",
-        )
-    if json:
-        print(json_library.dumps(done.metadata, indent=2))
-    return done
-
-
-def _file(
+def write_file(
     source: Path,
     path: Path,
     format: str,
@@ -161,7 +79,7 @@ def _file(
     return Exported(path, metadata, agreement)
 
 
-def _page(
+def write_page(
     source: Path,
     folder: Path,
     precision: str,
@@ -182,7 +100,7 @@ def _page(
     runtime_files(onnxruntime_web)  # what cannot be had is said before half a minute of tracing
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "model.onnx"
-        done = _file(source, path, "onnx", precision, check, images, most_loss, False, console)
+        done = write_file(source, path, "onnx", precision, check, images, most_loss, False, console)
         written = write_static_page(path, folder, onnxruntime_web)
     say(
         console,
@@ -204,27 +122,13 @@ def _build(
     return TorchFile(predictor, metadata, portable)
 
 
-def _check_options(format: str, precision: str, images: int | None, portable: bool) -> None:
-    if format not in FORMATS:
-        raise HyMUNetError(f"there is no format {format!r}; expected onnx, torch or web")
-    if precision not in PRECISIONS:
-        raise HyMUNetError(f"there is no precision {precision!r}; expected {', '.join(PRECISIONS)}")
-    if format == "torch" and precision != "float32":
-        raise HyMUNetError(f"--precision {precision} is not for --format torch; leave it out")
-    if format != "torch" and portable:
-        raise HyMUNetError("--portable is for --format torch; an ONNX file needs no package anyway")
-    if images is not None and images < 1:
-        raise HyMUNetError(f"--images must be 1 or more, not {images}")
-    if format != "torch":
-        require("export", "ONNX export", "onnx", "onnxscript", "onnxruntime")
-
-
 def describe(
     source: Path, predictor: "Predictor", precision: str, format: str
 ) -> tuple[dict[str, Any], list[str]]:
     """What the file says of itself, and what a user has to know of it."""
     from hymunet.deploy.graph import PICTURE, WINDOW, interface_of, mask_values
     from hymunet.machine import versions
+    from hymunet.network.hub import model_name
     from hymunet.network.model_file import model_identity
     from hymunet.network.pretrained import pretrained_file
 
@@ -260,9 +164,7 @@ def describe(
         takes = f"image float32 (batch, {config.in_channels}, {sides})"
     metadata = {name: info[name] for name in _COPIED if name in info}
     training = info.get("training") or {}
-    # a run's file is called best.safetensors, whatever the run
-    in_run = not packaged and source.stem == "best"
-    name = source.resolve().parent.name if in_run else source.stem
+    name = source.stem if packaged else model_name(source)
     metadata |= {
         "name": name,
         "model": model_identity(source),

@@ -153,12 +153,16 @@ def identity_of(model: Path) -> dict[str, str]:
 
 def name_of(model: Path) -> str:
     """What a client is told: no folders of this machine."""
+    from hymunet.network.folds import find_folds
+    from hymunet.network.hub import model_name
+    from hymunet.network.model_file import find_model
     from hymunet.network.pretrained import pretrained_file
 
     if pretrained_file(model) is not None:
         return str(model)
-    path = Path(model).resolve()
-    return path.parent.name if path.name == "best.safetensors" else path.stem
+    if find_folds(Path(model)):
+        return Path(model).resolve().name
+    return model_name(find_model(model))
 
 
 def listen(host: str, port: int) -> socket.socket:

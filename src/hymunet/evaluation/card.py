@@ -12,6 +12,7 @@ from hymunet.evaluation.card_numbers import card_numbers, check_model, read_resu
 from hymunet.evaluation.card_results import known_failures, results
 from hymunet.files import write_text
 from hymunet.inference.describe import forbids_commerce
+from hymunet.network.hub import model_name
 from hymunet.network.pretrained import headline_scores, score_text
 from hymunet.network.promise import described_threshold, postprocess_text
 from hymunet.wording import plural
@@ -50,7 +51,7 @@ def card(
     from hymunet.network.model_file import find_model, model_identity, read_info, replace_info
 
     path, info = find_model(model), read_info(model)
-    name = path.parent.name if path.name == "best.safetensors" else path.stem
+    name = model_name(path)
     console = Console(stderr=True)
     if (robustness or calibration or write) and not evaluations:
         raise HyMUNetError(

@@ -17,7 +17,8 @@ from hymunet.data.masks_io import Mask, is_volume, listed
 from hymunet.data.volume_io import same_grid
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.structures import Structures, structures_of, structures_of_model
-from hymunet.network.folds import find_folds
+from hymunet.network.folds import BEST, find_folds
+from hymunet.network.hub import WEIGHTS
 
 if TYPE_CHECKING:
     from hymunet.inference.predictor import Predictor
@@ -96,7 +97,7 @@ def is_mask_folder(prediction: Path) -> bool:
     Raises:
         HyMUNetError: If it is a folder of neither masks nor a model.
     """
-    if not prediction.is_dir() or (prediction / "best.safetensors").is_file():
+    if not prediction.is_dir() or any((prediction / name).is_file() for name in (BEST, WEIGHTS)):
         return False
     if find_folds(prediction):
         return False
@@ -217,10 +218,11 @@ def postprocess_notes(predictor: "Predictor") -> tuple[str, ...]:
 
 def _model_source(prediction: str, run: Path | None, device: str | None, tta: bool) -> Source:
     from hymunet.inference.predictor import Predictor
+    from hymunet.network.model_file import find_model
 
     folder = Path(prediction)
     folds = find_folds(folder)
-    model = folder / "best.safetensors" if folder.is_dir() and not folds else prediction
+    model = find_model(folder) if folder.is_dir() and not folds else prediction
     predictor = Predictor(model, device=device, tta=tta)
     name = (
         f"{model}{f' ({len(folds)} folds together)' if folds else ''}"

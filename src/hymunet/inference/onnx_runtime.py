@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hymunet.errors import HyMUNetError
 from hymunet.extras import require
+from hymunet.network.hub import in_hub_cache, model_name
 from hymunet.network.model_file import model_identity
 from hymunet.network.pretrained import pretrained_file
 from hymunet.network.segmenter import Segmenter
@@ -167,9 +168,9 @@ def _read_metadata(path: Path, stored: dict[str, str]) -> dict[str, Any]:
 
 def onnx_beside(model: Path) -> Path:
     """Where `hymunet export` puts the ONNX file of a model file: beside it, under its name; of a
-    packaged model in the present folder."""
-    if pretrained_file(model.stem) == model:
-        return Path(f"{model.stem}.onnx")
+    packaged model, and of one in the cache of the Hugging Face Hub, in the present folder."""
+    if pretrained_file(model.stem) == model or in_hub_cache(model):
+        return Path(f"{model_name(model)}.onnx")
     return model.with_suffix(".onnx")
 
 

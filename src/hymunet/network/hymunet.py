@@ -10,12 +10,13 @@ arXiv 2511.17988. Channels, depths and norms are our reading, chosen by measurem
 (`docs/decisions.md`), since the paper does not give them.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+import hymunet
 from hymunet.errors import HyMUNetError
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.conv import channels_last, upsample
@@ -41,9 +42,18 @@ class HyMUNet(Segmenter):
     """
 
     config: HyMUNetConfig
+    # of `from_pretrained`: the model file's metadata, and the digest of the weights they belong to
+    loaded: tuple[dict[str, Any], str] | None = None
 
     def __init__(self, in_channels: int = 3, num_classes: int = 1, **sizes: Any) -> None:
         super().__init__()
+        unknown = sorted(sizes.keys() - {field.name for field in fields(HyMUNetConfig)})
+        if unknown:
+            names = ", ".join(field.name for field in fields(HyMUNetConfig))
+            raise HyMUNetError(
+                f"HyMUNet has no argument {', '.join(unknown)}; expected some of {names}. "
+                "docs/names.md says what other libraries' arguments are called here"
+            )
         self.config = config = HyMUNetConfig(in_channels, num_classes, **sizes)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -58,18 +68,55 @@ class HyMUNet(Segmenter):
         return cls(**asdict(config))
 
     @classmethod
-    def from_pretrained(cls, model: str | Path) -> "HyMUNet":
-        """The network of a model file, a run folder or a packaged model (`hymunet models` lists
-        their names), in evaluation mode; see `hymunet.network.model_file`."""
-        from hymunet.network.model_file import load_model
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> "HyMUNet":
+        """A trained network, in evaluation mode, on the CPU.
 
-        return load_model(model)[0]
+        Args:
+            model: A model file, a run folder, a folder with `model.safetensors` that
+                `save_pretrained` wrote, the name of a packaged model (`hymunet models` lists them),
+                or `owner/name` of the Hugging Face Hub (the extra `hub`). What is here comes before
+                what is there.
+            revision: Of a model of the Hub, as are the others: see `hymunet.network.hub.fetched`.
 
-    def save_pretrained(self, path: str | Path) -> Path:
-        """Writes weights and architecture to one `.safetensors` file and returns its path."""
-        from hymunet.network.model_file import save_model
+        Raises:
+            HyMUNetError: If there is no such model, or it cannot be loaded.
+        """
+        from hymunet.network.hub import WEIGHTS, fetched, hub_address, is_bare_id
+        from hymunet.network.model_file import load_model, weights_digest
+        from hymunet.network.pretrained import pretrained_file
 
-        return save_model(path, self)
+        address = hub_address(model)
+        if address is None and is_bare_id(model):
+            here = Path(model).exists() or pretrained_file(model) is not None
+            address = None if here else (str(model), None)
+        path = Path(model)
+        if address is not None:
+            repo_id, named = address
+            of = (cache_dir, token, local_files_only, force_download)
+            path = fetched(repo_id, revision or named, *of) / WEIGHTS
+        network, info = load_model(path)
+        network.loaded = info, weights_digest(network)
+        return network
+
+    def save_pretrained(
+        self, save_directory: str | Path, info: dict[str, Any] | None = None
+    ) -> Path:
+        """Writes a folder by the conventions of the Hugging Face Hub: `hymunet.save_pretrained`."""
+        # by its public name: the card beside the weights is made in a layer above
+        return hymunet.save_pretrained(self, save_directory, info)
+
+    def push_to_hub(self, repo_id: str, info: dict[str, Any] | None = None, **options: Any) -> str:
+        """Uploads such a folder: `hymunet.push_to_hub`."""
+        return hymunet.push_to_hub(self, repo_id, info, **options)
 
     def architecture(self) -> dict[str, Any]:
         """Every field of the configuration, from which `HyMUNet(**architecture)` is built again."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hymunet.errors import HyMUNetError
 from hymunet.files import write_bytes
 from hymunet.network.config import HyMUNetConfig
 from hymunet.network.folds import BEST, find_folds
+from hymunet.network.hub import WEIGHTS, config_of_folder, fetched, hub_address
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.pretrained import no_such_model, pretrained_file
 from hymunet.network.segmenter import Segmenter
@@ -56,9 +57,7 @@ def save_model(
     path = path if path.suffix else path.with_suffix(".safetensors")
     # last, so that info read from another file cannot contradict the weights
     metadata = {**(info or {}), "format": FORMAT, "architecture": model.architecture()}
-    weights = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
-    }
+    weights = _on_cpu(model)
     if half:
         weights = {name: _halved(value) for name, value in weights.items()}
     write_bytes(path, save(weights, {_KEY: json.dumps(metadata, sort_keys=True)}))
@@ -108,6 +107,12 @@ def model_identity(path: Path | str) -> dict[str, Any]:
     return {"weights_sha256": digest.hexdigest(), **decides}
 
 
+def weights_digest(network: Segmenter) -> str:
+    """SHA-256 of a network's weights as they are, whatever its device: equal weights of one
+    architecture are an equal digest."""
+    return hashlib.sha256(save(_on_cpu(network))).hexdigest()
+
+
 def models_identity(model: Path | str) -> dict[str, Any]:
     """`model_identity` of what may be a folder of folds: of several models one SHA-256 over theirs,
     in any order, their joint threshold, how many they are (`models`), and what else all share.
@@ -154,15 +159,21 @@ def find_models(model: str | Path) -> list[Path]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The model file that `model` means: itself, best.safetensors of a run folder, or the packaged
-    file of that name. A file or folder that exists comes before a name.
+    """The model file that `model` means: itself, best.safetensors of a run folder,
+    model.safetensors of a folder that `save_pretrained` wrote or `hf://owner/name` stands for, or
+    the packaged file of that name. A file or folder that exists comes before a name.
 
     Raises:
-        HyMUNetError: If there is none, or it is a folder without a model.
+        HyMUNetError: If there is none, it is a folder without a model, or the Hugging Face Hub
+            does not give it.
     """
+    if address := hub_address(model):
+        return fetched(*address) / WEIGHTS
     path = Path(model)
     if path.is_dir():
         inside = path / BEST
+        if not inside.is_file() and (path / WEIGHTS).is_file():
+            return path / WEIGHTS
         if folds := find_folds(path):
             raise HyMUNetError(
                 f"{path} holds {len(folds)} folds, and one model is wanted here; name one of them, "
@@ -171,8 +182,8 @@ def find_model(model: str | Path) -> Path:
         if not inside.is_file():
             named = " (a packaged model has this name: rename the folder, or call from another)"
             raise HyMUNetError(
-                f"the folder {path} holds no best.safetensors; give a model file or the folder of "
-                "a run that has finished its first epoch"
+                f"the folder {path} holds no best.safetensors; give a model file, the folder of a "
+                f"run that has finished its first epoch, or one with {WEIGHTS} in it"
                 f"{named if pretrained_file(model) else ''}"
             )
         return inside
@@ -187,8 +198,12 @@ def find_model(model: str | Path) -> Path:
 def read_info(path: Path | str) -> dict[str, Any]:
     """The metadata of a model file, without building the network.
 
+    Of a `model.safetensors` that other software has written, without any, the architecture is that
+    of the `config.json` beside it.
+
     Raises:
-        HyMUNetError: If the file is missing, truncated, a pickle, or no HyM-UNet model.
+        HyMUNetError: If the file is missing, truncated, a pickle, or no HyM-UNet model, or the
+            config.json beside it says otherwise than the file.
     """
     path = find_model(path)
     if not path.is_file():
@@ -198,6 +213,9 @@ def read_info(path: Path | str) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise HyMUNetError(_unreadable(path, error)) from error
+    config = config_of_folder(path)
+    if _KEY not in metadata and config is not None:
+        return {"format": FORMAT, "architecture": config}
     if _KEY not in metadata:
         raise HyMUNetError(
             f"{path} is a safetensors file, but not a HyM-UNet model (its metadata has no "
@@ -214,6 +232,12 @@ def read_info(path: Path | str) -> dict[str, Any]:
     if newest > FORMAT:
         raise HyMUNetError(
             f"{path} has model format {newest}, this version reads up to {FORMAT}; update hymunet"
+        )
+    differ = [] if config is None else _differing(config, architecture)
+    if differ:
+        raise HyMUNetError(
+            f"the config.json beside {path} describes another network than the file itself "
+            f"({', '.join(differ)}); take both from one place"
         )
     return {**info, "architecture": architecture}
 
@@ -266,6 +290,18 @@ def load_weights(path: Path, network: Segmenter) -> None:
     types = {name: value.dtype for name, value in network.state_dict().items()}
     copies = {name: value.to(types[name], copy=True) for name, value in weights.items()}
     network.load_state_dict(copies, assign=True)
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Names of the sizes in which two descriptions differ; what is left out has its default, since
+    earlier versions knew fewer sizes."""
+    defaults = json.loads(json.dumps(asdict(HyMUNetConfig())))
+    one, other = defaults | one, defaults | other
+    return sorted(name for name in one | other if one.get(name) != other.get(name))
+
+
+def _on_cpu(network: Segmenter) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def _halved(value: torch.Tensor) -> torch.Tensor:

@@ -33,8 +33,8 @@ def no_such_model(model: str | Path) -> HyMUNetError:
         hint, give = (f"did you mean {near[0]}? ", "Give") if near else (hint, give)
     return HyMUNetError(
         f"there is no model file or run folder {model}; {hint}{give} one, such as runs/mine or "
-        "runs/mine/best.safetensors, or the name of a packaged model: "
-        f"{', '.join(names) or 'there are none in this installation'}"
+        "runs/mine/best.safetensors, hf://owner/name of the Hugging Face Hub, or the name of a "
+        f"packaged model: {', '.join(names) or 'there are none in this installation'}"
     )
 
 

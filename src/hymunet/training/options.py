@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from hymunet.errors import HyMUNetError
+from hymunet.network.folds import BEST
+from hymunet.network.hub import WEIGHTS
 
 # what the plan decides from the data where it is not given; see hymunet.training.planning
 OPEN = (
@@ -269,5 +271,5 @@ def seconds_of(duration: str) -> float:
 def model_name(model: str) -> str:
     """What a model is called: its file without `.safetensors`, a run by its folder."""
     path = Path(model).resolve()
-    path = path.parent if path.name == "best.safetensors" else path
+    path = path.parent if path.name in (BEST, WEIGHTS) else path
     return path.name.removesuffix(".safetensors")

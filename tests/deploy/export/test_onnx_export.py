@@ -11,7 +11,7 @@ import torch
 from hymunet import Predictor
 from hymunet.data.phantoms import draw_lesion, write_phantoms
 from hymunet.deploy import parity
-from hymunet.deploy.onnx_export import export
+from hymunet.deploy.export import export
 from hymunet.errors import HyMUNetError
 from hymunet.inference.predict import predict
 
@@ -268,7 +268,7 @@ def test_refusals(exported, save_toy, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"format": "tflite"}, "no format 'tflite'; expected onnx, torch or web"),
+        ({"format": "tflite"}, "no format 'tflite'; expected onnx, torch, web, bundle, hub"),
         ({"precision": "int4"}, "no precision 'int4'; expected float32, float16, int8"),
         ({"format": "torch", "precision": "int8"}, "is not for --format torch"),
         ({"portable": True}, "is for --format torch"),

@@ -108,7 +108,7 @@ def needs_export() -> None:
 @pytest.fixture(scope="session")
 def onnx_file(model_file) -> Path:
     needs_export()
-    from hymunet.deploy.onnx_export import export
+    from hymunet.deploy.export import export
 
     return export(model_file).path
 

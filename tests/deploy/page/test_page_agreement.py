@@ -14,7 +14,7 @@ MODEL = "isic2018-tiny"
 @pytest.fixture(scope="module")
 def trained(runtime, tmp_path_factory):
     needs_export()
-    from hymunet.deploy.onnx_export import export
+    from hymunet.deploy.export import export
 
     folder = tmp_path_factory.mktemp("trained")
     return export(MODEL, format="web", output=folder, onnxruntime_web=runtime).path

@@ -7,8 +7,9 @@ from typing import Any
 from hymunet.errors import HyMUNetError
 from hymunet.experiments.profile.cells import Cell
 from hymunet.network.config import HyMUNetConfig
+from hymunet.network.hub import model_name
 from hymunet.network.hymunet import PRESETS
-from hymunet.network.model_file import BEST, find_model, load_model
+from hymunet.network.model_file import find_model, load_model
 
 SIZES = {2: (128, 256, 512, 1024, 2048), 3: (32, 64, 96, 128)}
 DEPTH_SIZE = {2: 256, 3: 64}
@@ -55,7 +56,7 @@ def find_networks(
     for model in dict.fromkeys(models):
         path = find_model(model)
         own, _ = load_model(path)
-        name = path.resolve().parent.name if path.name == BEST else path.stem
+        name = model_name(path)
         if name in found:
             raise HyMUNetError(f"two networks are called {name}; profile {path} on its own")
         found[name] = asdict(own.config), False
