@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from hymunet.console import say
 from hymunet.errors import HyMUNetError
+from hymunet.extras import require
 from hymunet.inference.outputs import (
     as_csv,
     check_targets,
@@ -62,6 +63,8 @@ def predict(
     tta: bool = False,
     postprocess: Annotated[bool, Parameter(negative="--no-postprocess")] = True,
     runtime: str | None = None,
+    output_format: Literal["dicom-seg"] | None = None,
+    codes: Path | None = None,
     json: bool = False,
 ) -> PredictReport:
     """Segments images with a trained model, or with several together.
@@ -86,7 +89,8 @@ def predict(
         probability: Also write `<stem>_probability.png`, 16-bit: 65535 is 1; with several output
             channels `<stem>_0_probability.png` and so on. Pictures only.
         overlay: Also write `<stem>_overlay.png`: the image with the outline drawn on it. Pictures
-            only.
+            only; with dicom-seg of series too, as secondary captures in the folder
+            `<stem>_overlay`, a file a slice.
         threshold: Probability from which a pixel belongs to the structure; default: the model's, of
             several models their common one, else the mean of theirs.
         device: cpu or cuda; default: CUDA when there is one.
@@ -96,16 +100,24 @@ def predict(
             holes filled); --no-postprocess leaves them as the network's probabilities are.
         runtime: torch, or onnx to run the file that `hymunet export` has written beside a model
             file (of a packaged model: in the present folder); default: what a file is made for.
+        output_format: dicom-seg: of DICOM images write `<stem>.dcm`, a DICOM segmentation in the
+            image's own study and frame of reference (needs the extra `dicom`). A model of pictures
+            then segments a series slice by slice. Default: PNG for pictures, NIfTI for volumes.
+        codes: Of dicom-seg: a YAML or JSON file that says what the structures are in coded terms,
+            such as `liver: {type: [10200004, SCT, Liver]}`; see docs/dicom.md.
         json: Print the results as JSON instead of a table.
 
     Raises:
         HyMUNetError: If the model, an input's name or the output folder cannot be used, or results
             would overwrite each other or an input; nothing is written then.
     """
+    if output_format is not None:
+        require("dicom", f"--output-format {output_format}", "highdicom", "pydicom")
     from hymunet.data.formats import find_others
     from hymunet.data.image_cases import find_image_cases
     from hymunet.data.masks_io import listed
     from hymunet.files import make_folder, write_text
+    from hymunet.inference.dicom_outputs import DicomOutputs, only_dicom
     from hymunet.inference.predictor import Predictor
 
     console = Console(stderr=True)
@@ -120,14 +132,31 @@ def predict(
     )
     names = _names(models)
     config = predictor.config
-    if config.spatial_dims == 3 and (probability or overlay):
+    dicom = None
+    if output_format is not None:
+        if probability:
+            raise HyMUNetError(
+                "probability maps are written beside PNG masks only; leave --probability or "
+                "--output-format out"
+            )
+        dicom = DicomOutputs(predictor, names, _files(models), codes)
+    elif codes is not None:
+        raise HyMUNetError(
+            "--codes says what a DICOM segmentation holds; add --output-format dicom-seg"
+        )
+    if dicom is None and config.spatial_dims == 3 and (probability or overlay):
         raise HyMUNetError(
             f"probability maps and overlays are written for pictures only, and {listed(names)} "
             "segments volumes; leave --probability and --overlay out"
         )
     values = stored_values(predictor.info, config.num_labels)
     cases, notes = find_image_cases(inputs, config.in_channels)
-    targets = [targets_of(case, output, config, probability, overlay) for case in cases]
+    if dicom is not None:
+        cases, values = only_dicom(cases), None
+        notes += dicom.notes
+    targets = [
+        targets_of(case, output, config, probability, overlay, dicom is not None) for case in cases
+    ]
     check_targets(inputs, cases, targets, output)
     for folder in {output, *(files.mask.parent for files in targets)}:
         make_folder(folder)
@@ -146,14 +175,19 @@ def predict(
         say(console, f"note: {note}")
 
     report = PredictReport()
+    afterwards: dict[str, None] = {}
     with _progress(console, len(cases)) as (on_progress, advance):
         for case, files in zip(cases, targets, strict=True):
             try:
                 if case.problem is not None:
                     raise HyMUNetError(case.problem)
-                image = case.files[0] if len(case.files) == 1 else list(case.files)
-                prediction = predictor(image, on_progress)
-                write_prediction(prediction, files, config.num_labels, values)
+                if dicom is not None:
+                    prediction = dicom.predict(case.files[0], on_progress)
+                    afterwards.update(dict.fromkeys(dicom.write(prediction, case, files)))
+                else:
+                    image = case.files[0] if len(case.files) == 1 else list(case.files)
+                    prediction = predictor(image, on_progress)
+                    write_prediction(prediction, files, config.num_labels, values)
             except (HyMUNetError, MemoryError) as error:
                 report.failed[case.label] = str(error) or "not enough memory"
                 continue
@@ -165,6 +199,8 @@ def predict(
             if why := suspicion(float((prediction.mask > 0).mean())):
                 report.suspects[case.label] = why
             del prediction  # or the next volume would find this one still in memory
+    for note in afterwards:
+        say(console, f"note: {note}")
     write_text(output / "measurements.csv", as_csv(report.measurements))
     summary = {
         "measurements": report.measurements,
@@ -196,6 +232,12 @@ def suspicion(share: float) -> str | None:
     if share >= NEARLY_FULL:
         return f"the mask covers {share:.1%} of the image"
     return None
+
+
+def _files(models: Sequence[Path]) -> list[Path]:
+    from hymunet.network.model_file import find_models
+
+    return [path for model in models for path in find_models(model)]
 
 
 def _names(models: Sequence[Path]) -> list[str]:
