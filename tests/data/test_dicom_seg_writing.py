@@ -10,6 +10,7 @@ pytest.importorskip("highdicom", reason="NOT TESTED: DICOM output needs the extr
 
 import highdicom
 import pydicom
+from pydicom.data import get_testdata_file
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     EnhancedMRImageStorage,
@@ -347,6 +348,17 @@ def test_what_dicom_forbids_is_left_empty_and_nobody_is_quoted(ct, tmp_path, cap
     assert "CANARY" not in " ".join(said)
 
 
+def test_dates_with_points_are_dates(ct):
+    """As before 1993."""
+    _, folder = ct
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"DA\x08\x0019010203", b"DA\x0a\x001901.02.03"))
+    source = read_source(folder)
+    assert {header.PatientBirthDate for header in source.headers} == {"19010203"}
+    assert source.notes == ()
+
+
 def test_what_no_segmentation_can_be_made_of_is_said(ct, tmp_path):
     made, _ = ct
     for ds in made:
@@ -426,6 +438,11 @@ SOURCES = {
     "mr": _series(SOPClassUID=MRImageStorage, Modality="MR", PatientSex="F"),
     "enhanced mr": [enhanced(volume(SHAPE))],
     **{name: [ds] for name, ds in PICTURES.items()},
+    # from scanners
+    **{
+        name: [pydicom.dcmread(get_testdata_file(name))]
+        for name in ("CT_small.dcm", "MR_small.dcm")
+    },
 }
 
 
@@ -435,8 +452,11 @@ def test_dciodvfy_finds_no_error(tmp_path, kind):
     folder = write_series(tmp_path / "source", SOURCES[kind])
     source = read_source(folder)
     for count in (1, 3):
-        mask = blobs(count=count)
-        path = written(folder, mask if len(source.depths) > 1 else mask[2], tmp_path, count)
+        mask = np.zeros(source.grid.shape, np.uint8)
+        mask[: SHAPE[0], : SHAPE[1], : SHAPE[2]] = (
+            blobs(count=count)[: len(mask)] if len(mask) > 1 else blobs(count=count)[2]
+        )
+        path = written(folder, mask if len(mask) > 1 else mask[0], tmp_path, count)
         assert complaints(path) == []
     shape = source.grid.shape
     for capture in make_captures(volume((*shape, 3), 0, 0, 256, np.uint8), source, ALGORITHM):

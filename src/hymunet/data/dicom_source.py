@@ -132,12 +132,13 @@ def _completed(header: "Dataset") -> Iterator[str]:
 
     for keyword in _PATIENT_AND_STUDY:
         value = text(header, keyword)
+        fits = keyword != "PatientSex" or value in ("", "M", "F", "O")
         try:
-            if keyword.endswith("Date"):
-                DA(value)
-            elif keyword.endswith("Time"):
+            if keyword.endswith("Time"):
                 TM(value)
-            fits = keyword != "PatientSex" or value in ("", "M", "F", "O")
+            elif keyword.endswith("Date") and value:
+                # before 1993 dates had points between their parts, and some still have
+                setattr(header, keyword, f"{DA(value):%Y%m%d}")
         except ValueError:
             fits = False
         if keyword not in header or not fits:

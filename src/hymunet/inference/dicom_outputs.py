@@ -89,17 +89,17 @@ def only_dicom(cases: Sequence["ImageCase"]) -> list["ImageCase"]:
         "a DICOM segmentation takes patient, study and place from its source: give the DICOM "
         "series, or leave --output-format out for PNG and NIfTI"
     )
-    others = [case for case in cases if not all(is_dicom(file) for file in case.files)]
-    if len(others) == len(cases):
-        count = plural(len(others), "image is", "images are")
+    fits = [all(is_dicom(file) for file in case.files) for case in cases]
+    if not any(fits):
+        count = plural(len(cases), "image is", "images are")
         raise HyMUNetError(
             f"--output-format dicom-seg needs DICOM images, and {count} none "
-            f"({listed((case.label for case in others), 4)}); {wanted}"
+            f"({listed((case.label for case in cases), 4)}); {wanted}"
         )
     checked = []
-    for case in cases:
+    for case, is_one in zip(cases, fits, strict=True):
         problem = case.problem
-        if problem is None and case in others:
+        if problem is None and not is_one:
             problem = f"{case.label} is no DICOM image; {wanted}"
         elif problem is None and len(case.files) > 1:
             problem = (
