@@ -1,5 +1,6 @@
 """A DICOM series, or one DICOM file, as an image: planes by their headers, then their pixels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,14 +159,51 @@ def read_dicom(
     assert pixels is not None
     if grid.shape[0] > 1:
         return pixels, grid.spacing_mm, grid.affine, list(notes)
-    picture = pixels[:, 0]
+    picture, said = _as_picture(pixels[:, 0], bits)
+    return picture, grid.spacing_mm, None, [*notes, *said]
+
+
+def read_dicom_slices(
+    path: Path, max_pixels: int
+) -> tuple[DicomImage, Iterator[tuple[int, np.ndarray, list[str]]]]:
+    """The headers of a series or a file, and each of its slices as a picture, a file at a time.
+
+    Args:
+        path: As in `read_dicom`.
+        max_pixels: Larger slices are refused from the headers.
+
+    Returns:
+        What the headers say; and depth, pixels (channels, height, width) and notes of each slice
+        in the order of the files, as `read_dicom` reads the file of one slice.
+
+    Raises:
+        HyMUNetError: As `read_dicom`; for pixels, when they are taken from the iterator.
+    """
+    image = describe(path)
+    check_size(path, (image.samples, *image.grid.shape[1:]), max_pixels)
+    return image, _slices(image)
+
+
+def _slices(image: DicomImage) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+    depths = iter(np.argsort(image.grid.order))
+    for file in image.files:
+        frames = decode_frames(file)
+        for values in np.moveaxis(frames.values, -1, 1):  # (samples, rows, columns)
+            picture, said = _as_picture(values, frames.bits)
+            notes = dict.fromkeys([*image.notes, *frames.notes, *said])
+            yield int(next(depths)), picture, list(notes)
+
+
+def _as_picture(picture: np.ndarray, bits: int) -> tuple[np.ndarray, list[str]]:
+    """A slice as pictures are: integers that use fewer bits than their type spread over its range,
+    and a note of that."""
     full = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}.get(picture.dtype, 0)
-    if 0 < bits < full:
-        # in whole numbers, to the nearest: no two grey levels become one
-        top, white = 2**bits - 1, 2**full - 1
-        picture = ((picture.astype(np.uint32) * white + top // 2) // top).astype(picture.dtype)
-        notes[f"{bits}-bit grey spread over {full} bits"] = None
-    return picture, grid.spacing_mm, None, list(notes)
+    if not 0 < bits < full:
+        return picture, []
+    # in whole numbers, to the nearest: no two grey levels become one
+    top, white = 2**bits - 1, 2**full - 1
+    picture = ((picture.astype(np.uint32) * white + top // 2) // top).astype(picture.dtype)
+    return picture, [f"{bits}-bit grey spread over {full} bits"]
 
 
 def frame_count(header: "Dataset") -> int:

@@ -1,14 +1,15 @@
 """Images and masks from picture and volume files, every conversion named."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hymunet.data.decode import PICTURE_SUFFIXES, decode_picture, picture_channels
+from hymunet.data.dicom_geometry import Grid
 from hymunet.data.dicom_header import is_dicom
-from hymunet.data.dicom_series import read_dicom
+from hymunet.data.dicom_series import read_dicom, read_dicom_slices
 from hymunet.data.masks_io import VOLUME_SUFFIXES, is_volume, listed
 from hymunet.data.nifti_bytes import nifti_version
 from hymunet.data.source import InMemory, Source
@@ -101,6 +102,34 @@ def read_image(
     return _with_channels(whole, in_channels, listed(paths, 4))
 
 
+def read_slices(
+    path: Path, in_channels: int | None = 3, max_pixels: int = MAX_PIXELS
+) -> tuple[Grid, Iterator[tuple[int, Image]]]:
+    """A DICOM series, or a file of several frames, as one picture a slice.
+
+    Args:
+        path: A folder of one series, FOLDER/UID, or a file.
+        in_channels: As in `read_image`.
+        max_pixels: Larger slices are refused.
+
+    Returns:
+        Where the slices lie; and depth and picture of each, in the order of the files, read when
+        it is taken. Each is what `read_image` makes of a file of this slice alone.
+
+    Raises:
+        HyMUNetError: As `read_image`.
+    """
+    image, slices = read_dicom_slices(path, max_pixels)
+    spacing_mm = None if image.grid.spacing_mm is None else image.grid.spacing_mm[-2:]
+
+    def pictures() -> Iterator[tuple[int, Image]]:
+        for depth, pixels, notes in slices:
+            one = _finished(path, pixels, spacing_mm, None, notes)
+            yield depth, _with_channels(one, in_channels, str(path))
+
+    return image.grid, pictures()
+
+
 def _read_one(path: Source, max_pixels: int) -> Image:
     affine: np.ndarray | None
     spacing_mm: tuple[float, ...] | None
@@ -112,6 +141,17 @@ def _read_one(path: Source, max_pixels: int) -> Image:
         picture, notes, _ = decode_picture(path, max_pixels)
         pixels, notes = picture_channels(picture, path, notes)
         spacing_mm = affine = None
+    return _finished(path, pixels, spacing_mm, affine, notes)
+
+
+def _finished(
+    path: Source,
+    pixels: np.ndarray,
+    spacing_mm: tuple[float, ...] | None,
+    affine: np.ndarray | None,
+    notes: list[str],
+) -> Image:
+    """What was decoded, as one of the three types of numbers and finite."""
     if pixels.dtype not in (np.uint8, np.uint16):
         if pixels.dtype != np.float32:
             notes = [*notes, f"{pixels.dtype} converted to float32"]

@@ -89,10 +89,12 @@ class Segmented:
     Args:
         measurements: A row a class.
         suspect: Why its mask should be looked at; None: nothing is odd.
+        notes: What the user should know of how it was written.
     """
 
     measurements: list[dict[str, Any]]
     suspect: str | None
+    notes: tuple[str, ...] = ()
 
 
 def segment_case(

@@ -21,9 +21,9 @@ class Targets:
     """The files that one image becomes.
 
     Args:
-        mask: PNG or NIfTI.
+        mask: PNG, NIfTI or a DICOM segmentation.
         probabilities: One an output channel, or none.
-        overlay: None: not wanted.
+        overlay: A PNG, or a folder of DICOM secondary captures; None: not wanted.
     """
 
     mask: Path
@@ -36,10 +36,18 @@ class Targets:
 
 
 def targets_of(
-    case: "ImageCase", output: Path, config: "NetworkFacts", probability: bool, overlay: bool
+    case: "ImageCase",
+    output: Path,
+    config: "NetworkFacts",
+    probability: bool,
+    overlay: bool,
+    dicom: bool = False,
 ) -> Targets:
     """The files of a case below the folder `output`."""
     folder = output / case.below
+    if dicom:
+        drawn = folder / f"{case.name}_overlay" if overlay else None
+        return Targets(folder / f"{case.name}.dcm", (), drawn)
     channels = [""] if config.num_classes == 1 else [f"_{i}" for i in range(config.num_classes)]
     return Targets(
         folder / f"{case.name}{'.png' if config.spatial_dims == 2 else '.nii.gz'}",

@@ -9,15 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from hymunet.console import say
 from hymunet.errors import HyMUNetError, NoRoomError
+from hymunet.extras import require
 from hymunet.inference.archive.report import ArchiveReport
-from hymunet.inference.job import Job, check_job, segment_case, summary_of, suspicion
+from hymunet.inference.job import (
+    Job,
+    Segmented,
+    check_job,
+    model_names,
+    segment_case,
+    summary_of,
+    suspicion,
+)
 from hymunet.inference.outputs import Targets, as_csv, check_targets, targets_of
 from hymunet.inference.predict_terminal import image_progress, print_report, say_inputs, say_job
 from hymunet.wording import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hymunet.data.image_cases import ImageCase
+    from hymunet.inference.dicom_outputs import DicomOutputs
     from hymunet.inference.predictor import Predictor
 
 __all__ = ["PredictReport", "predict", "suspicion"]
@@ -61,6 +74,8 @@ def predict(
     engine: Literal["plain", "ray"] = "plain",
     workers: int | None = None,
     address: str | None = None,
+    output_format: Literal["dicom-seg"] | None = None,
+    codes: Path | None = None,
     json: bool = False,
 ) -> PredictReport | ArchiveReport:
     """Segments images with a trained model, or with several together.
@@ -86,7 +101,8 @@ def predict(
         probability: Also write `<stem>_probability.png`, 16-bit: 65535 is 1; with several output
             channels `<stem>_0_probability.png` and so on. Pictures only.
         overlay: Also write `<stem>_overlay.png`: the image with the outline drawn on it. Pictures
-            only.
+            only; with dicom-seg of series too, as secondary captures in the folder
+            `<stem>_overlay`, a file a slice.
         threshold: Probability from which a pixel belongs to the structure; default: the model's, of
             several models their common one, else the mean of theirs.
         device: cpu or cuda; default: CUDA when there is one.
@@ -104,6 +120,11 @@ def predict(
             where there are any. More than GPUs: they share them.
         address: Of the Ray cluster to join, with --engine ray: auto, or HOST:PORT; default: Ray on
             this machine, for the time of the command.
+        output_format: dicom-seg: of DICOM images write `<stem>.dcm`, a DICOM segmentation in the
+            image's own study and frame of reference (needs the extra `dicom`). A model of pictures
+            then segments a series slice by slice. Default: PNG for pictures, NIfTI for volumes.
+        codes: Of dicom-seg: a YAML or JSON file that says what the structures are in coded terms,
+            such as `liver: {type: [10200004, SCT, Liver]}`; see docs/dicom.md.
         json: Print the results as JSON instead of a table.
 
     Raises:
@@ -117,12 +138,23 @@ def predict(
     job = Job(
         tuple(models), device, threshold, tta, postprocess, runtime, probability, overlay
     )  # fmt: skip
+    if output_format is not None:
+        require("dicom", f"--output-format {output_format}", "highdicom", "pydicom")
+    elif codes is not None:
+        raise HyMUNetError(
+            "--codes says what a DICOM segmentation holds; add --output-format dicom-seg"
+        )
     if engine == "ray":
+        if output_format is not None:
+            raise HyMUNetError(
+                f"--output-format {output_format} is written by the plain engine; leave --engine "
+                "ray out"
+            )
         from hymunet.inference.archive.run import predict_archive
 
         return predict_archive(inputs, output, job, workers, address, console, json)
     _check_plain(inputs, output, workers, address)
-    return _predict_here(inputs, Path(output), job, console, json)
+    return _predict_here(inputs, Path(output), job, output_format, codes, console, json)
 
 
 def _check_plain(
@@ -143,22 +175,44 @@ def _check_plain(
 
 
 def _predict_here(
-    inputs: Sequence[str], output: Path, job: Job, console: Console, json: bool
+    inputs: Sequence[str],
+    output: Path,
+    job: Job,
+    output_format: str | None,
+    codes: Path | None,
+    console: Console,
+    json: bool,
 ) -> PredictReport:
     """The plain engine: one image after the other in this process."""
     from hymunet.data.image_cases import find_image_cases
     from hymunet.files import make_folder, room_kept, write_text
 
     predictor = job.predictor()
-    values = check_job(job, predictor)
     config = predictor.config
+    dicom = None if output_format is None else _dicom_outputs(job, predictor, codes)
+    values = check_job(job, predictor) if dicom is None else None
     cases, notes = find_image_cases(inputs, config.in_channels)
-    targets = [targets_of(case, output, config, job.probability, job.overlay) for case in cases]
+    if dicom is not None:
+        from hymunet.inference.dicom_outputs import only_dicom
+
+        cases = only_dicom(cases)
+        notes += dicom.notes
+    targets = [
+        targets_of(case, output, config, job.probability, job.overlay, dicom is not None)
+        for case in cases
+    ]
     check_targets(inputs, cases, targets, output)
     for folder in {output, *(files.mask.parent for files in targets)}:
         make_folder(folder)
     kept = say_job(job, predictor, values, console)
     say_inputs(inputs, notes, console)
+
+    def segment(
+        case: "ImageCase", files: Targets, on_progress: "Callable[[float], None]"
+    ) -> Segmented:
+        if dicom is not None:
+            return dicom.segment(case, files, on_progress)
+        return segment_case(predictor, case, files, values, on_progress)
 
     report = PredictReport()
     stopped: NoRoomError | None = None
@@ -166,7 +220,7 @@ def _predict_here(
     size = (config.num_labels - 1) * (2 * names + _ROW_BYTES * len(cases))
     with room_kept(output, size) as free_room:
         try:
-            _segment_all(cases, targets, predictor, values, report, console)
+            _segment_all(cases, targets, segment, report, console)
         except NoRoomError as error:
             stopped = error
         free_room()
@@ -198,11 +252,28 @@ def _predict_here(
     return report
 
 
+def _dicom_outputs(job: Job, predictor: "Predictor", codes: Path | None) -> "DicomOutputs":
+    """What writes DICOM.
+
+    Raises:
+        HyMUNetError: If probability maps are wanted too, or the codes cannot be used.
+    """
+    from hymunet.inference.dicom_outputs import DicomOutputs
+    from hymunet.network.model_file import find_models
+
+    if job.probability:
+        raise HyMUNetError(
+            "probability maps are written beside PNG masks only; leave --probability or "
+            "--output-format out"
+        )
+    files = [path for model in job.models for path in find_models(model)]
+    return DicomOutputs(predictor, model_names(job.models), files, codes)
+
+
 def _segment_all(
     cases: Sequence["ImageCase"],
     targets: Sequence[Targets],
-    predictor: "Predictor",
-    values: tuple[int, ...] | None,
+    segment: "Callable[[ImageCase, Targets, Callable[[float], None]], Segmented]",
     report: PredictReport,
     console: Console,
 ) -> None:
@@ -211,10 +282,11 @@ def _segment_all(
     Raises:
         NoRoomError: If nothing more can be written; the report holds what is done.
     """
+    afterwards: dict[str, None] = {}
     with image_progress(console, len(cases)) as (on_progress, advance):
         for case, files in zip(cases, targets, strict=True):
             try:
-                segmented = segment_case(predictor, case, files, values, on_progress)
+                segmented = segment(case, files, on_progress)
             except NoRoomError:
                 raise
             except HyMUNetError as error:
@@ -227,3 +299,6 @@ def _segment_all(
                 report.measurements.append({"image": case.label, "mask": str(files.mask), **row})
             if segmented.suspect:
                 report.suspects[case.label] = segmented.suspect
+            afterwards.update(dict.fromkeys(segmented.notes))
+    for note in afterwards:
+        say(console, f"note: {note}")
