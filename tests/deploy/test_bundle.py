@@ -141,6 +141,8 @@ def test_volumes(tmp_path):
     predict(str(tmp_path / "scans"), model=[model], output=tmp_path / "ours")
     assert files(tmp_path / "monai") == files(tmp_path / "ours")
     assert set(files(tmp_path / "ours")) == {"one.nii.gz"}
+    mask = np.asarray(nibabel.load(tmp_path / "ours" / "one.nii.gz").dataobj)
+    assert len(np.unique(mask)) > 1
 
 
 def test_the_values_post_processing_and_threshold_of_the_model_file(pictures, tmp_path):

@@ -78,7 +78,8 @@ def test_what_is_saved_comes_back_bit_by_bit(tmp_path, sizes):
 def test_methods_of_the_network_do_the_same(tmp_path):
     network = trained_toy()
     path = network.save_pretrained(tmp_path / "toy")
-    assert path == tmp_path / "toy.safetensors"
+    assert path == tmp_path / "toy"
+    assert load_model(path / "model.safetensors")[0].config == network.config
     assert torch.equal(logits(HyMUNet.from_pretrained(str(path))), logits(network))
 
 
