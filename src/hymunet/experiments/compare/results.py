@@ -133,7 +133,8 @@ def statistics_notes(groups: int, models: int) -> list[str]:
     if models:
         notes.append(
             "differences: of the same case, over the seeds that both have, model minus reference; "
-            f"p by paired sign flips of groups, corrected by Holm over {models} of them within each metric"
+            f"p by paired sign flips of groups, corrected by Holm over {models} of them within "
+            "each metric"
         )
         least = min(1.0, models * 2.0 ** (1 - groups))
         if least > 0.05:
