@@ -35,11 +35,21 @@ def by_case(rows):
     return np.array([row["dice"] for row in rows])
 
 
+def test_a_model_of_one_seed_is_measured_against_that_seed():
+    ours = {0: made_up(0), 1: made_up(1, shift=-0.1)}  # the second was a hard one
+    theirs = {0: made_up(2, shift=0.01)}
+    alone = differences({"ours": {0: ours[0]}, "theirs": theirs}, "ours")["theirs"]["dice"]
+    assert differences({"ours": ours, "theirs": theirs}, "ours")["theirs"]["dice"] == alone
+    apart = differences({"ours": ours, "theirs": {7: theirs[0]}}, "ours")["theirs"]["dice"]
+    assert apart["mean"] > alone["mean"] + 0.04  # no seed in common: all that there are
+
+
 def test_differences_are_those_of_scipy_on_group_means():
-    ours, theirs = {0: made_up(0), 1: made_up(1)}, {0: made_up(2, shift=-0.02)}
+    ours = {0: made_up(0), 1: made_up(1)}
+    theirs = {0: made_up(2, shift=-0.02), 1: made_up(3, shift=-0.02)}
     found = differences({"ours": ours, "theirs": theirs}, "ours")["theirs"]["dice"]
-    seeds = (by_case(ours[0]) + by_case(ours[1])) / 2  # a case first
-    change = by_case(theirs[0]) - seeds
+    # a case first
+    change = sum(by_case(theirs[seed]) - by_case(ours[seed]) for seed in (0, 1)) / 2
     groups = change.reshape(-1, 2).mean(axis=1)
     assert found["mean"] == pytest.approx(change.mean())
     test = stats.permutation_test(

@@ -11,6 +11,7 @@ import numpy as np
 
 from hymunet.evaluation.strata import STRATA, members
 from hymunet.evaluation.tables import as_bounds
+from hymunet.experiments.compare.results import of_shared_seeds
 from hymunet.metrics.statistics import bootstrap_mean
 
 METRICS_WITHIN = ("dice", "boundary_iou")
@@ -33,13 +34,12 @@ def differences_within(
         `low`, `high` (bootstrap over groups of the paired differences, seeds averaged first).
         They are not corrected: with so many, some leave 0 out by chance.
     """
-    own = _averaged(models[reference])
     one_seed = next(iter(models[reference].values()))
     found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for name in models:
         if name == reference:
             continue
-        theirs = _averaged(models[name])
+        theirs, own = map(_averaged, of_shared_seeds(models[name], models[reference]))
         found[name] = {
             stratum.name: {
                 band: {"n": len(rows)}

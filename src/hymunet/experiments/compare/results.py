@@ -80,23 +80,22 @@ def differences(
     Raises:
         HyMUNetError: If models were scored on other cases.
     """
-    cases = {name: _by_case(by_seed) for name, by_seed in models.items()}
-    own = cases[reference]
     units = {
         row["unit"] for by_seed in models.values() for rows in by_seed.values() for row in rows
     }
     names = [m for m in COMPARED if METRICS[m].unit == "" or len(units) == 1]
-    groups = [case["group"] for case in own.values()]
     found: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, theirs in cases.items():
+    for name in models:
         if name == reference:
             continue
+        theirs, own = (_by_case(rows) for rows in of_shared_seeds(models[name], models[reference]))
         if theirs.keys() != own.keys():
             apart = sorted(theirs.keys() ^ own.keys())
             raise HyMUNetError(
                 f"{name} and {reference} were scored on other cases ({len(apart)} differ, such as "
                 f"{apart[0]}), so no difference can be paired; judge both on the same part"
             )
+        groups = [case["group"] for case in own.values()]
         found[name] = {}
         for metric in names:
             a = np.array([theirs[id_][metric] for id_ in own])
@@ -111,6 +110,20 @@ def differences(
     return found
 
 
+def of_shared_seeds(
+    theirs: Mapping[int, Rows], own: Mapping[int, Rows]
+) -> tuple[dict[int, Rows], dict[int, Rows]]:
+    """Of two models' rows those of the seeds that both have; all, if they share none.
+
+    A seed draws the order of the cases and how they are augmented, so it makes a training easier
+    or harder for all alike: a model of one seed is not to be measured against the mean of two.
+    """
+    both = [seed for seed in own if seed in theirs]
+    if not both:
+        return dict(theirs), dict(own)
+    return {seed: theirs[seed] for seed in both}, {seed: own[seed] for seed in both}
+
+
 def statistics_notes(groups: int, models: int) -> list[str]:
     """How the figures were made, and what limits them."""
     notes = [
@@ -119,8 +132,9 @@ def statistics_notes(groups: int, models: int) -> list[str]:
     ]
     if models:
         notes.append(
-            "differences: of the same case, model minus reference; p by paired sign flips of "
-            f"groups, corrected by Holm over {models} of them within each metric"
+            "differences: of the same case, over the seeds that both have, model minus reference; "
+            f"p by paired sign flips of groups, corrected by Holm over {models} of them within "
+            "each metric"
         )
         least = min(1.0, models * 2.0 ** (1 - groups))
         if least > 0.05:
