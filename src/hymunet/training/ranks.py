@@ -57,7 +57,7 @@ class Ranks:
         values: list[Any] = [value]
         if self.size > 1:
             dist.broadcast_object_list(values, src=0)
-        return values[0]  # type: ignore[no-any-return]
+        return values[0]
 
     def gather(self, value: Value) -> list[Value]:
         """What each process has, on all of them, by rank."""

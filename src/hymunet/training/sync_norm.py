@@ -60,7 +60,7 @@ def synchronise_norms(network: nn.Module, on_gpu: bool) -> None:
         return
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if type(child) in (nn.BatchNorm2d, nn.BatchNorm3d):
+            if isinstance(child, (nn.BatchNorm2d, nn.BatchNorm3d)):
                 setattr(module, name, _replacement(child))
 
 
