@@ -1,12 +1,33 @@
 """Batch norm over the batch of all processes: torch's own on GPUs, and the same on a CPU, where
 torch has none."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Total(torch.autograd.Function):
+    """The sum over processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _total(tensor: Tensor) -> Tensor:
+    return _Total.apply(tensor)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class CPUSyncBatchNorm(_BatchNorm):
@@ -31,11 +52,11 @@ class CPUSyncBatchNorm(_BatchNorm):
         axes = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = all_reduce(torch.cat([x.sum(axes), count]))
+        sums = _total(torch.cat([x.sum(axes), count]))
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1]
         centred = x - mean.view(shape)
         # of what is centred: a difference of two large squares would lose its digits
-        variance = all_reduce(centred.square().sum(axes)) / count
+        variance = _total(centred.square().sum(axes)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
         factor = torch.rsqrt(variance + self.eps) * self.weight
         return (centred * factor.view(shape) + self.bias.view(shape)).to(input.dtype)

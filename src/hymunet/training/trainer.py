@@ -44,6 +44,9 @@ def make_trainer(
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
     warnings.filterwarnings("ignore", ".*number of training batches.*logging interval.*")
+    # about DDP: a newer name that older versions lack; layouts of depth-wise kernels
+    warnings.filterwarnings("ignore", ".*broadcast_buffers. is deprecated.*")
+    warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
     return lightning.Trainer(
         max_epochs=options.epochs,
         # an int is a number of steps, a float a share of them
