@@ -27,7 +27,7 @@ class _Total(torch.autograd.Function):
 
 
 def _total(tensor: Tensor) -> Tensor:
-    return _Total.apply(tensor)  # type: ignore[no-untyped-call,no-any-return]
+    return _Total.apply(tensor)
 
 
 class CPUSyncBatchNorm(_BatchNorm):
