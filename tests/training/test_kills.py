@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -73,20 +74,24 @@ def test_fifty_kills_at_random_moments_change_nothing(warm, data, tmp_path):
     assert len(whole[3]) == 1 + OPTIONS.epochs
 
     random_ = random.Random(8)
+    imports = _time_of_imports(data)
     kinds = ["warm"] * WARM + ["writing"] * WRITING + ["cold"] * COLD
-    found = {"epochs done": [], "half-written files": 0, "no run yet": 0}
+    found = {"epochs done": [], "half-written files": 0, "no run yet": 0, "came too late": 0}
     for number, kind in enumerate(kinds):
-        run = tmp_path / f"killed-{number}"
-        share = random_.random()
-        if kind == "cold":
-            _kill_cold(data, run, share, life)
-        elif kind == "writing":
-            _kill_while_writing(warm(run), run, 1 + int(share * OPTIONS.epochs))
-        else:
-            process = warm(run)
-            process.join(share * life)
-            process.kill()
-            process.join()
+        for attempt in range(20):
+            run = tmp_path / f"killed-{number}-{attempt}"
+            share, started = random_.random(), time.monotonic()
+            if kind == "cold":
+                killed = _kill_cold(data, run, share * (imports + life))
+            elif kind == "writing":
+                killed = _kill_while_writing(warm(run), run, 1 + int(share * OPTIONS.epochs))
+            else:
+                killed = _kill_after(warm(run), share * life)
+            if killed:
+                break
+            found["came too late"] += 1  # a process that has ended cannot be killed
+            life = min(life, time.monotonic() - started)
+        assert killed
         found["half-written files"] += len(list(run.glob(".*partial*")))
         found["no run yet"] += not (run / "config.yaml").exists()
         metrics = run / "metrics.csv"
@@ -98,19 +103,12 @@ def test_fifty_kills_at_random_moments_change_nothing(warm, data, tmp_path):
     print(f"{len(kinds)} kills of a training of {life:.1f} s: {found}")
 
 
-def _kill_cold(data, run, share, life):
-    """A new process, imports included, whose life is drawn over both."""
-    code = "from tests.training.short_run import train_quietly as t; import sys; t(*sys.argv[1:])"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    imports = [sys.executable, "-c", "import tests.training.short_run, lightning"]
-    started = time.monotonic()
-    subprocess.run(imports, env=environment, check=True)
-    span = time.monotonic() - started + life
-    process = subprocess.Popen([sys.executable, "-c", code, str(data), str(run)], env=environment)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(share * span)
+def _kill_after(process, seconds):
+    """Whether SIGKILL is what ended it."""
+    process.join(seconds)
     process.kill()
-    process.wait()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def _kill_while_writing(process, run, which):
@@ -119,5 +117,25 @@ def _kill_while_writing(process, run, which):
     while process.is_alive() and seen < which:
         now = any(run.glob(".*.partial.ckpt"))
         seen, there = seen + (now and not there), now
+    return _kill_after(process, 0)
+
+
+def _environment():
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _time_of_imports(data):
+    started = time.monotonic()
+    code = "import tests.training.short_run, lightning, pytorch_optimizer"
+    subprocess.run([sys.executable, "-c", code], env=_environment(), check=True)
+    return time.monotonic() - started
+
+
+def _kill_cold(data, run, seconds):
+    """A new process, which has everything to import."""
+    words = [sys.executable, "-m", "tests.training.short_run", str(data), str(run)]
+    process = subprocess.Popen(words, env=_environment())
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
     process.kill()
-    process.join()
+    return process.wait() == -signal.SIGKILL
