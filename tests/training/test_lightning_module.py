@@ -22,6 +22,7 @@ def batch_of(size=32):
         "image": torch.randn(2, 3, size, size),
         "label": (torch.rand(2, size, size) > 0.5).to(torch.uint8),
         "valid": torch.ones(2, size, size, dtype=torch.uint8),
+        "index": torch.arange(2),
     }
 
 

@@ -143,6 +143,7 @@ def test_validation_is_of_the_whole_volume_by_blended_windows():
     label = torch.zeros(1, 12, 9, 8, dtype=torch.uint8)
     label[:, 3:] = 1
     batch = {"image": image, "label": label, "valid": torch.ones_like(label)}
+    batch["index"] = torch.arange(1)
     task.on_validation_epoch_start()
     with torch.no_grad():
         task.validation_step(batch, 0)

@@ -44,6 +44,7 @@ class CaseFacts:
     Args:
         id: The case's id.
         sha256: `case_hash` of its decoded pixels.
+        mask_sha256: Of its decoded mask, and of its valid area where it has one.
         size: Its own size in pixels or voxels.
         foreground: Fraction of its pixels that are labelled.
         labels: Class indices that occur in its mask.
@@ -53,6 +54,7 @@ class CaseFacts:
 
     id: str
     sha256: str
+    mask_sha256: str
     size: tuple[int, ...]
     foreground: float
     labels: tuple[int, ...]
@@ -165,6 +167,7 @@ class CaseCache:
             return CaseFacts(
                 case.id,
                 values["sha256"],
+                values["mask_sha256"],
                 tuple(values["size"]),
                 values["foreground"],
                 tuple(values["labels"]),
@@ -229,6 +232,9 @@ class CaseCache:
             tensors["places"] = places_of_classes(label, tensors.get("valid"))
         facts = {
             "sha256": case_hash(image.pixels),
+            "mask_sha256": case_hash(mask.labels)
+            if valid is None
+            else case_hash(np.stack([mask.labels, valid.astype(mask.labels.dtype)])),
             "size": image.pixels.shape[1:],
             "foreground": float((mask.labels > 0).mean()),
             "labels": np.unique(mask.labels).tolist(),

@@ -16,6 +16,7 @@ from hymunet.data.preprocess import Preprocess, PreprocessConfig, to_unit_range
 from hymunet.errors import HyMUNetError
 from hymunet.network.segmenter import NetworkFacts
 from hymunet.training.planning.plan import Settings
+from hymunet.training.ranks import Ranks
 
 
 def sample_seed(seed: int, epoch: int, case_id: str) -> int:
@@ -47,6 +48,37 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
         return iter([(self.epoch, index) for index in order])
+
+
+class RankBatches(Sampler[list[tuple[int, int]]]):
+    """One process's share of each batch: its samples number rank, rank + size, ...
+
+    A batch is the same whatever the number of processes, so each sample is met once an epoch over
+    all of them. Where a last batch has too few for all, a process that has no share gets the first
+    sample of it, so that all have as many batches; whoever counts must know a sample by its index.
+
+    Args:
+        sampler: Of all samples; Lightning tells it the epoch.
+        batch_size: Over all processes.
+        drop_last: Whether an incomplete batch is left out.
+        ranks: Which process this is.
+    """
+
+    def __init__(
+        self, sampler: EpochSampler, batch_size: int, drop_last: bool, ranks: Ranks
+    ) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+        self.drop_last, self.ranks = drop_last, ranks
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        samples = list(self.sampler)
+        for i in range(len(self)):
+            batch = samples[i * self.batch_size : (i + 1) * self.batch_size]
+            yield batch[self.ranks.rank :: self.ranks.size] or batch[:1]
 
 
 class CaseDataset(Dataset[dict[str, Tensor]]):

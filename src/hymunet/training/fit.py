@@ -1,10 +1,9 @@
 """A training from a data set to a run folder; running it again on the folder goes on."""
 
-import hashlib
 import time
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,33 +13,20 @@ from hymunet.data.cache import CaseCache
 from hymunet.data.case import Dataset
 from hymunet.data.formats import find_dataset
 from hymunet.data.groups import grouped_by_name
-from hymunet.data.preprocess import Preprocess, PreprocessConfig
-from hymunet.data.splits import Split, save_split
+from hymunet.data.preprocess import Preprocess
+from hymunet.data.splits import Split, load_split
+from hymunet.errors import HyMUNetError
 from hymunet.network.model_file import read_info
-from hymunet.training.cost import available_memory, bytes_a_sample
-from hymunet.training.dataset import geometry_of, training_statistics
-from hymunet.training.decide import decide, save_decision, say_choices, uses_gpu
-from hymunet.training.initial import GivenNetwork, Start, save_start, starting_network
+from hymunet.training.begin import Begun, begin
+from hymunet.training.decide import uses_gpu
+from hymunet.training.initial import GivenNetwork, Start, starting_network
 from hymunet.training.lightning_module import SegmentationTask
-from hymunet.training.limits import check_batch, in_memory, in_time
-from hymunet.training.loading import (
-    contrast_median,
-    given_split,
-    kind_of_images,
-    make_loader,
-    prepare,
-    refuse_known_cases,
-)
-from hymunet.training.model_info import model_info
+from hymunet.training.loading import given_split, make_loader
 from hymunet.training.options import TrainOptions
+from hymunet.training.ranks import ALONE, Ranks, joined, started_ranks
 from hymunet.training.recorder import Recorder
-from hymunet.training.run_config import run_settings
-from hymunet.training.run_folder import RunFolder, machine_facts
+from hymunet.training.run_folder import RunFolder
 from hymunet.training.trainer import interrupts_as_they_are, make_trainer
-from hymunet.wording import plural
-
-# below it networks of this kind tend to predict all or nothing, from scratch and from a model
-FEW_STEPS, FEW_MORE_STEPS = 300, 100
 
 
 @dataclass(frozen=True)
@@ -75,132 +61,124 @@ def fit(
         masks: Folder of masks, likewise.
         split_file: Which case is in which part, see `read_split`; None: the data's own, else drawn.
         console: Where to report; None: standard error.
-        given_network: What to train instead of the network that the options describe.
+        given_network: What to train instead of the network that the options describe; by one
+            process.
+
+    With several `devices`, processes are started on this machine and waited for; where torchrun
+    or srun has started this process, it is one of them, and all get the same result.
 
     Raises:
-        HyMUNetError: If the data, the folder or the settings cannot be used.
+        HyMUNetError: If the data, the folder or the settings cannot be used, or a process is lost.
     """
     console = console or Console(stderr=True)
-    dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
+    several = options.devices * options.num_nodes > 1
+    if several and given_network is not None:
+        raise HyMUNetError(
+            f"the network {given_network.name} is trained by one process; leave --devices and "
+            "--num-nodes out"
+        )
+    ranks = started_ranks(options)
+    places = (images, masks, split_file)
+    if ranks is None and several:
+        return _launched(data, output, options, places, console)
+    ranks = ranks or ALONE
+    with joined(ranks, uses_gpu(options)):
+        run = RunFolder(output)
+        # the others write nothing
+        with run.held() if ranks.first else nullcontext():
+            return _fit(data, run, options, places, console, given_network, ranks)
+
+
+Places = tuple[Path | None, Path | None, Path | None]
+
+
+def _launched(
+    data: Path, output: Path, options: TrainOptions, places: Places, console: Console
+) -> FinishedRun:
+    """A training by processes that are started here."""
+    from hymunet.training.launch import launch
+
     run = RunFolder(output)
-    named = None if given_network is None else given_network.name
-    resuming = run.holds(run_settings(options, data, output, images, masks, split_file, named))
-    found = len(dataset.cases)
-    dataset, given = given_split(dataset, split_file, run.split if resuming else None)
-    say(console, f"{dataset.name}: {plural(found, 'case')} in {dataset.root}")
-    for note in dataset.notes:
-        say(console, f"  {note}")
+    with run.held():
+        launch(options.devices, _as_rank, (data, output, options, places, console.quiet))
+    images, masks, _ = places
+    dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
+    dataset, _ = given_split(dataset, None, run.split)
+    return _finished(run, dataset, load_split(run.split))
 
-    budget = options.budget
-    if resuming:
-        options = run.settled(options)
-    decision = decide(dataset, options, console, run.init, given)
-    settings = decision.settings
-    say_choices(decision.plan, console, () if options.budget is None else ("epochs",))
-    in_channels, spatial_dims, _ = kind_of_images(dataset.cases[0])
-    start = starting_network(settings, in_channels, spatial_dims, run.init, given_network)
-    network = start.network
-    for note in start.notes:
-        say(console, note)
-    device = torch.device("cuda" if uses_gpu(options) else "cpu")
-    geometry = geometry_of(settings, network.config)
-    cache = CaseCache(Preprocess(geometry), in_channels, network.config.num_labels)
-    facts = prepare(dataset.cases, cache, console)
-    split = decision.split
-    assert split is not None  # it was drawn where none was given
-    for note in split.notes:
-        say(console, f"  {note}")
-    say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
-    refuse_known_cases(split, facts, start.cases, start.origin.get("name", ""))
-    provenance = run.read_provenance()
-    if provenance.get("finished"):
-        say(console, f"{run.path} is finished already; nothing to train")
-        return _finished(run, dataset, split)
-    by_id = {case.id: case for case in dataset.cases}
-    train_cases = [by_id[id_] for id_ in split.train]
-    val_cases = [by_id[id_] for id_ in split.val]
-    if geometry.normalisation == "dataset":
-        mean, std = training_statistics(train_cases, cache)
-        geometry = PreprocessConfig(**(asdict(geometry) | {"mean": mean, "std": std}))
-    preprocess = Preprocess(geometry)
 
-    size = geometry.patch_size or geometry.image_size
-    if options.batch_size is None and size is not None:  # else images are of any size
-        needed, free = bytes_a_sample(network, size), available_memory(device)
-        decision = in_memory(decision, needed, free, console, options.epochs is None)
-        settings = decision.settings
-    loaders = (
-        make_loader(train_cases, cache, preprocess, settings, training=True),
-        make_loader(val_cases, cache, preprocess, settings, training=False),
-    )
-    check_batch(settings, len(train_cases), geometry, network)
-    if options.budget is not None:
-        decision = in_time(options.budget, decision, network, loaders, device, console)
-        settings = decision.settings
-    steps = min(settings.steps_per_epoch or len(loaders[0]), len(loaders[0]))
-    task = SegmentationTask(network, settings, steps)
-    checkpoint, problems = run.checkpoint()
-    for problem in problems:
-        say(console, f"{problem}; going on from the checkpoint before it", "yellow")
-    if not resuming:  # from here on the folder is this run's: what can be refused has been checked
-        run.start(run_settings(settings, data, output, images, masks, split_file, named))
-        save_decision(run, decision)
-    if not run.split.exists():
-        save_split(run.split, split)
-    if start.origin and not run.init.exists():
-        save_start(run.init, start)
-    provenance.update(
-        machine_facts(device),
-        data=str(data),
-        dataset=dataset.name,
-        cases=len(dataset.cases),
-        split=split_summary(split),
-        split_sha256=hashlib.sha256(run.split.read_bytes()).hexdigest(),
-        parameters=sum(p.numel() for p in network.parameters()),
-        finished=False,
-    )
-    if named is not None:
-        provenance["network"] = named
-    if start.origin:
-        provenance["init"] = start.origin
-    run.write_provenance(provenance)
-    info = model_info(dataset, split, facts, settings, preprocess, provenance, start)
-    info["training"]["contrast_median"] = contrast_median(
-        train_cases, in_channels, network.config.num_labels
-    )
-    recorder = Recorder(run, lambda row: info | {"metrics": {"val": row}}, console, budget)
-    trainer = make_trainer(settings, device, recorder)
-    if checkpoint is not None:
-        say(console, f"resuming from {checkpoint}")
+def _as_rank(data: Path, output: Path, options: TrainOptions, places: Places, quiet: bool) -> None:
+    """What each of the processes does that `_launched` starts, which holds the run folder."""
+    ranks = started_ranks(options)
+    assert ranks is not None
+    console = Console(stderr=True, quiet=quiet)
+    with joined(ranks, uses_gpu(options)):
+        _fit(data, RunFolder(output), options, places, console, None, ranks)
+
+
+def _fit(
+    data: Path,
+    run: RunFolder,
+    options: TrainOptions,
+    places: Places,
+    console: Console,
+    given_network: GivenNetwork | None,
+    ranks: Ranks,
+) -> FinishedRun:
+    begun: Begun | None = None
+    start: Start | None = None
+    if ranks.first:
+        begun, start = begin(data, run, options, *places, console, given_network, ranks)
     else:
-        say(
-            console,
-            _announcement(named or str(settings.preset), settings, start, provenance, steps),
-        )
-    needed, goal = (FEW_MORE_STEPS, "new images") if start.origin else (FEW_STEPS, "from scratch")
-    if task.total_steps < needed:
-        say(
-            console,
-            f"warning: {task.total_steps} optimisation steps in all are too few to learn {goal} "
-            f"(at least {needed} as a rule): raise --epochs or lower --batch-size",
-            "yellow",
-        )
+        console = Console(quiet=True)
+    begun = ranks.share(begun)
+    if not begun.finished:
+        settings, channels = begun.settings, begun.in_channels
+        start = start or starting_network(settings, channels, begun.spatial_dims, run.init)
+        _train(begun, start, run, options, console, ranks)
+    ranks.gather(None)  # the first process has written what the others read
+    return _finished(run, begun.dataset, begun.split)
+
+
+def _train(
+    begun: Begun,
+    start: Start,
+    run: RunFolder,
+    options: TrainOptions,
+    console: Console,
+    ranks: Ranks,
+) -> None:
+    """All epochs, from the first or from a checkpoint."""
+    settings, preprocess = begun.settings, Preprocess(begun.geometry)
+    on_gpu = uses_gpu(options)
+    if ranks.size > 1:
+        from hymunet.training.sync_norm import synchronise_norms
+
+        synchronise_norms(start.network, on_gpu)
+    cache = CaseCache(preprocess, begun.in_channels, begun.num_labels)
+    training, validation = (
+        make_loader(begun.cases(part), cache, preprocess, settings, part == "train", ranks)
+        for part in ("train", "val")
+    )
+    task = SegmentationTask(start.network, settings, begun.steps, ranks)
+    info = begun.info or {}
+    recorder = Recorder(
+        run, lambda row: info | {"metrics": {"val": row}}, console, options.budget, ranks
+    )
+    trainer = make_trainer(settings, torch.device("cuda" if on_gpu else "cpu"), recorder, ranks)
     say(console, "a line an epoch; * marks the best validation Dice so far")
     started = time.monotonic()
     with interrupts_as_they_are(trainer):
-        trainer.fit(task, loaders[0], loaders[1], ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(task, training, validation, ckpt_path=begun.checkpoint, weights_only=True)
+    if not ranks.first:
+        return
+    provenance = run.read_provenance()
     provenance["finished"] = True
     provenance["epochs"] = len(recorder.rows)
     provenance["best_epoch"] = recorder.best_epoch
     provenance["training_seconds"] = round(sum(row["seconds"] for row in recorder.rows), 1)
     provenance["last_session_seconds"] = round(time.monotonic() - started, 1)
     run.write_provenance(provenance)
-    return _finished(run, dataset, split)
-
-
-def split_summary(split: Split) -> dict[str, int]:
-    """How many cases each part has."""
-    return {"train": len(split.train), "val": len(split.val), "test": len(split.test)}
 
 
 def _finished(run: RunFolder, dataset: Dataset, split: Split) -> FinishedRun:
@@ -208,16 +186,4 @@ def _finished(run: RunFolder, dataset: Dataset, split: Split) -> FinishedRun:
     val = read_info(run.best)["metrics"]["val"]
     return FinishedRun(
         run, dataset, split, provenance["epochs"], provenance["best_epoch"], val["val_dice"]
-    )
-
-
-def _announcement(
-    name: str, options: TrainOptions, start: Start, provenance: dict[str, Any], steps: int
-) -> str:
-    what = f"fine-tuning {start.origin['name']}" if start.origin else f"training {name}"
-    still = sum(p.numel() for p in start.network.parameters() if not p.requires_grad)
-    frozen = f", {still:,} of them frozen" if still else ""
-    return (
-        f"{what} ({provenance['parameters']:,} parameters{frozen}) on "
-        f"{provenance['machine']['device']}, epochs: {options.epochs}, steps each: {steps}"
     )

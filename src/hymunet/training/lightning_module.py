@@ -1,6 +1,7 @@
 """One training step, one validation step: the network, its loss, its moving average, as Lightning
 sees them."""
 
+import copy
 from typing import Any
 
 import lightning
@@ -11,9 +12,18 @@ from torch.optim.swa_utils import AveragedModel
 from hymunet.errors import NonFiniteError
 from hymunet.inference.sliding_window import sliding_window
 from hymunet.network.segmenter import Segmenter
-from hymunet.training.losses import LossWeights, encode_labels, hybrid_loss, probabilities
+from hymunet.training.losses import (
+    LEAST_WEIGHT,
+    LossWeights,
+    encode_labels,
+    hybrid_loss,
+    pixel_weights,
+    probabilities,
+    weighted,
+)
 from hymunet.training.optimiser import make_optimiser
 from hymunet.training.planning.plan import Settings
+from hymunet.training.ranks import ALONE, Ranks
 
 # of windows in validation: half as much as in prediction, a fraction of the time
 VALIDATION_OVERLAP = 0.25
@@ -44,15 +54,19 @@ class SegmentationTask(lightning.LightningModule):
     resolution; under `window` of whole images, whose logits are blended from windows.
     """
 
-    def __init__(self, network: Segmenter, options: Settings, steps_per_epoch: int) -> None:
+    def __init__(
+        self, network: Segmenter, options: Settings, steps_per_epoch: int, ranks: Ranks = ALONE
+    ) -> None:
         super().__init__()
-        self.network, self.options = network, options
+        self.network, self.options, self.ranks = network, options, ranks
         self.window = options.patch_size if options.resize == "window" else None
         self.activation = network.config.activation
         self.total_steps = steps_per_epoch * options.epochs
         self.average = AveragedModel(
             network, multi_avg_fn=_average(options.ema_decay), use_buffers=True
         )
+        self.average.requires_grad_(False)  # or DDP would wait for its gradients
+        self.assembled: list[Segmenter] = []  # a list, so that it is no part of the module
         self.weights = LossWeights(
             options.cross_entropy_weight,
             options.dice_weight,
@@ -61,12 +75,33 @@ class SegmentationTask(lightning.LightningModule):
         )
         self.epoch_terms: dict[str, list[Tensor]] = {}
         self.validation: list[Tensor] = []
+        self.validated: list[int] = []
 
     def averaged_network(self) -> Segmenter:
-        """The network that is validated, kept and shipped."""
+        """The network that is validated, kept and shipped. Where it is sliced, all processes must
+        ask for it, and the first gets it in one piece."""
         network = self.average.module
         assert isinstance(network, Segmenter)
-        return network
+        if not self.assembled:
+            return network
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(network, options=options)
+        if self.ranks.first:
+            self.assembled[0].load_state_dict(weights)
+        return self.assembled[0]
+
+    def configure_model(self) -> None:
+        """Slices the network and its average among the processes, under fsdp; alike, so that a
+        slice of the average follows the same slice of the network."""
+        if self.options.strategy != "fsdp" or self.ranks.size == 1 or self.assembled:
+            return
+        from torch.distributed.fsdp import fully_shard
+
+        self.assembled.append(copy.deepcopy(self.averaged_network()))
+        for network in (self.network, self.average.module):
+            fully_shard(network, mesh=self.device_mesh["data_parallel"], reshard_after_forward=True)
 
     def configure_optimizers(self) -> Any:
         options, rate = self.options, self.options.learning_rate
@@ -93,17 +128,18 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # drop path draws from torch's generator: seeding by the step makes a resumed run draw alike
-        torch.manual_seed((self.options.seed << 32) + self.global_step)
+        # each process its own numbers, the first those of a training by one
+        torch.manual_seed(((self.options.seed << 32) + self.global_step) ^ (self.ranks.rank << 48))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         image, target, valid = self._inputs(batch)
         outputs = self.network(image)
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        terms = hybrid_loss(outputs[0], target, self.activation, self.weights, valid)
+        shares = self._shares(target, valid)
+        terms = self._terms(outputs[0], target, valid, shares)
         loss = terms["loss"]
         for level, coarser in enumerate(outputs[1:], start=1):  # deep supervision, halved a level
-            extra = hybrid_loss(coarser, target, self.activation, self.weights, valid)["loss"]
-            loss = loss + extra * 0.5**level
+            loss = loss + self._terms(coarser, target, valid, shares)["loss"] * 0.5**level
         if not torch.isfinite(loss):
             raise NonFiniteError(self._explain(image, terms))
         for name in LOSS_TERMS:
@@ -113,9 +149,28 @@ class SegmentationTask(lightning.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.average.update_parameters(self.network)
 
+    def _terms(
+        self, logits: Tensor, target: Tensor, valid: Tensor, shares: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        terms = hybrid_loss(logits, target, self.activation, self.weights, valid)
+        if shares is None:
+            return terms
+        return weighted({name: terms[name] * shares[name] for name in shares}, self.weights)
+
+    def _shares(self, target: Tensor, valid: Tensor) -> dict[str, Tensor] | None:
+        """By what each term of this process's loss is multiplied so that the mean over processes,
+        which is what their gradients become, is the term of the whole batch: a mean over unequal
+        numbers of pixels or samples is no mean of means."""
+        if self.ranks.size == 1:
+            return None
+        pixels = pixel_weights(target, self.activation, valid, self.weights.classes).sum()
+        mine = torch.stack([pixels, pixels.new_tensor(float(len(target)))])
+        pixels, samples = mine * self.ranks.size / self.ranks.total(mine).clamp(min=LEAST_WEIGHT)
+        return {"cross_entropy": pixels, "dice_loss": samples, "boundary": samples}
+
     def on_validation_epoch_start(self) -> None:
         self.average.eval()
-        self.validation = []
+        self.validation, self.validated = [], []
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         image, target, valid = self._inputs(batch)
@@ -130,14 +185,19 @@ class SegmentationTask(lightning.LightningModule):
                 "loss"
             ]
             self.validation.append(torch.stack([loss.float(), dice[i], iou[i]]))
+        self.validated += batch["index"].tolist()
 
     def epoch_row(self) -> dict[str, float]:
-        """Means of this epoch's training terms and of validation, for metrics.csv."""
-        row = {
-            f"train_{name}": torch.stack(values).mean().item()
-            for name, values in self.epoch_terms.items()
-        }
-        means = torch.stack(self.validation).mean(dim=0).tolist()
+        """Means of this epoch's training terms and of validation over all processes, each case
+        once, for metrics.csv; all processes must ask for it."""
+        terms = torch.stack([torch.stack(values).mean() for values in self.epoch_terms.values()])
+        terms = self.ranks.total(terms) / self.ranks.size
+        row = {f"train_{name}": term for name, term in zip(LOSS_TERMS, terms.tolist(), strict=True)}
+        seen = list(zip(self.validated, torch.stack(self.validation).tolist(), strict=True))
+        # by case: what fills up a process's share is counted once, and the order is the same
+        # whoever saw what
+        cases = dict(pair for part in self.ranks.gather(seen) for pair in part)
+        means = torch.tensor([cases[index] for index in sorted(cases)]).mean(dim=0).tolist()
         return row | dict(zip(("val_loss", "val_dice", "val_iou"), means, strict=True))
 
     def _inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,6 +210,8 @@ class SegmentationTask(lightning.LightningModule):
         where = "the loss itself"
         if not torch.isfinite(image).all():
             where = "the images of this batch"
+        elif self.ranks.size > 1:  # the others do not run theirs again, and norms need all
+            where = f"the network or its loss, on process {self.ranks.rank}"
         else:
             found: list[str] = []
 

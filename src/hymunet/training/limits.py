@@ -14,16 +14,33 @@ from hymunet.training.decide import Decision
 from hymunet.training.options import seconds_of
 from hymunet.training.planning.effort import passes
 from hymunet.training.planning.plan import Settings
+from hymunet.training.ranks import ALONE, Ranks
 from hymunet.wording import memory_text, plural
 
 
 def check_batch(
-    settings: Settings, cases: int, geometry: PreprocessConfig, network: Segmenter
+    settings: Settings,
+    cases: int,
+    geometry: PreprocessConfig,
+    network: Segmenter,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Batch statistics need more than one value a channel in the deepest stage."""
+    """Batch statistics need more than one value a channel in the deepest stage, and each process
+    a sample of every batch.
+
+    Raises:
+        HyMUNetError: If there are too few samples in a batch.
+    """
+    samples = cases * settings.patches
+    if min(settings.batch_size, samples) < ranks.size:
+        raise HyMUNetError(
+            f"a batch of {min(settings.batch_size, samples)} (batch size {settings.batch_size}, "
+            f"{samples} samples an epoch) cannot be shared out among {ranks.size} processes; lower "
+            "--devices or raise --batch-size"
+        )
     size = geometry.patch_size or geometry.image_size
     config = network.config
-    alone = min(settings.batch_size, cases * settings.patches) == 1
+    alone = min(settings.batch_size, samples) == 1
     if alone and config.conv_norm == "batch" and size == (config.stride,) * config.spatial_dims:
         raise HyMUNetError(
             f"batches of 1 at {' x '.join(map(str, size))} leave one value a channel in the "

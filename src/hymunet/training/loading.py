@@ -28,9 +28,10 @@ from hymunet.data.splits import Split, load_split, make_split, read_split, split
 from hymunet.data.survey import CaseSurvey
 from hymunet.errors import HyMUNetError
 from hymunet.metrics.shape import contrast
-from hymunet.training.dataset import CaseDataset, EpochSampler, PatchDataset
+from hymunet.training.dataset import CaseDataset, EpochSampler, PatchDataset, RankBatches
 from hymunet.training.options import TrainOptions
 from hymunet.training.planning.plan import Settings
+from hymunet.training.ranks import ALONE, Ranks
 from hymunet.wording import plural
 
 
@@ -235,9 +236,10 @@ def make_loader(
     preprocess: Preprocess,
     options: Settings,
     training: bool,
+    ranks: Ranks = ALONE,
 ) -> DataLoader[dict[str, Tensor]]:
     """Batches of cases, or of patches in training under `window`; there a validation batch is one
-    whole image."""
+    whole image. Of several processes, each one's share of them."""
     config = preprocess.config
     windows = config.resize == "window"
     augment = make_augment(options, config, cases[0]) if training and options.augment else None
@@ -248,19 +250,20 @@ def make_loader(
         )
     else:
         data = CaseDataset(cases, cache, preprocess, augment, options.seed)
-    batch_size = options.batch_size if training or not windows else 1
+    batch_size = options.batch_size if training or not windows else ranks.size
     # on two cores a worker takes from the training as much as it gives
-    spare = min(4, max(0, (os.cpu_count() or 1) - 2)) if training else 0
+    cores = (os.cpu_count() or 1) // ranks.local_size
+    spare = min(4, max(0, cores - 2)) if training else 0
     workers = spare if options.workers == "auto" else options.workers
+    # a last batch of one or two would make noisy batch statistics
+    drop_last = training and len(data) >= batch_size
+    order = EpochSampler(len(data), options.seed, shuffle=training)
     return DataLoader(
         data,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(data), options.seed, shuffle=training),
+        batch_sampler=RankBatches(order, batch_size, drop_last, ranks),
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=collate,
-        # a last batch of one or two would make noisy batch statistics
-        drop_last=training and len(data) >= batch_size,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LEAST_WEIGHT = 1e-6  # of all pixels together; below it there is nothing to learn from
+LEAST_WEIGHT = 1e-6  # of all pixels together; below it there is nothing to learn from
 _SMOOTH = 1.0  # pixels; keeps an empty target with an empty prediction at a loss of 0
 
 
@@ -61,13 +61,25 @@ def cross_entropy_loss(
         pixels = (pixels / pixels.shape[1]).sum(dim=1, keepdim=True)
     else:
         pixels = -(target * F.log_softmax(logits, dim=1)).sum(dim=1, keepdim=True)
-    if valid is None:
-        valid = torch.ones_like(pixels)
-    if class_weights is not None:
-        labels = target.argmax(dim=1) if activation == "softmax" else (target > 0.5).sum(dim=1)
-        valid = valid * torch.tensor(class_weights, device=labels.device)[labels].unsqueeze(1)
+    weights = pixel_weights(target, activation, valid, class_weights)
     # divided before it is summed: the sum of bfloat16's largest logits would overflow
-    return (pixels * (valid / valid.sum().clamp(min=_LEAST_WEIGHT))).sum()
+    return (pixels * (weights / weights.sum().clamp(min=LEAST_WEIGHT))).sum()
+
+
+def pixel_weights(
+    target: Tensor,
+    activation: str,
+    valid: Tensor | None = None,
+    class_weights: tuple[float, ...] | None = None,
+) -> Tensor:
+    """What each pixel counts in the cross-entropy, (B, 1, *spatial): `valid` times the weight of
+    its class."""
+    if valid is None:
+        valid = torch.ones_like(target[:, :1])
+    if class_weights is None:
+        return valid
+    labels = target.argmax(dim=1) if activation == "softmax" else (target > 0.5).sum(dim=1)
+    return valid * torch.tensor(class_weights, device=labels.device)[labels].unsqueeze(1)
 
 
 def dice_loss(
@@ -145,6 +157,11 @@ def hybrid_loss(
         "dice_loss": dice_loss(probability, target, activation, valid),
         "boundary": boundary_loss(probability, target, activation, valid),
     }
+    return weighted(terms, weights)
+
+
+def weighted(terms: dict[str, Tensor], weights: LossWeights) -> dict[str, Tensor]:
+    """The three terms with their weighted sum, `loss`, before them."""
     total = (
         weights.cross_entropy * terms["cross_entropy"]
         + weights.dice * terms["dice_loss"]

@@ -26,7 +26,7 @@ def hidden_matrices(model: nn.Module) -> set[int]:
         if isinstance(m, _DENSE)
         and getattr(m, "groups", 1) == 1
         and id(m) not in outputs
-        and min(m.weight.shape[0], m.weight[0].numel()) >= _LEAST
+        and min(m.weight.shape[0], math.prod(m.weight.shape[1:])) >= _LEAST
     }
 
 

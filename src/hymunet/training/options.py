@@ -103,7 +103,12 @@ class TrainOptions:
         precision: auto takes bfloat16 on a GPU that has it, else float32.
         device: auto takes CUDA when there is one, else the CPU.
         workers: Processes that load and augment; auto takes one a core beyond the second, 4 at
-            most.
+            most. Each of several training processes has its own.
+        devices: Training processes on this machine, on a GPU each or sharing the CPU; a batch of
+            --batch-size is shared out among them.
+        num_nodes: Machines, each with --devices processes that torchrun or srun has started.
+        strategy: What several processes share: ddp keeps the whole network in each, fsdp a slice
+            of it and of the optimiser.
     """
 
     preset: Literal["tiny", "small", "base"] | None = None
@@ -149,6 +154,9 @@ class TrainOptions:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | Literal["auto"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
 
     def __post_init__(self) -> None:
         self._fill_in()
@@ -161,6 +169,8 @@ class TrainOptions:
             "patches": 1,
             "patience": 0,
             "seed": 0,
+            "devices": 1,
+            "num_nodes": 1,
         }
         for name, least in at_least.items():
             value = getattr(self, name)
@@ -206,6 +216,17 @@ class TrainOptions:
         if not (min(terms) >= 0 and 0 < sum(terms) < math.inf):
             raise HyMUNetError(
                 f"loss weights must be 0 or more and not all 0, but they are {terms}"
+            )
+        processes = self.devices * self.num_nodes
+        if self.strategy == "fsdp" and processes == 1:
+            raise HyMUNetError(
+                "strategy fsdp slices the network among several processes, and there is one: give "
+                "devices 2 or more (--devices), or leave strategy out"
+            )
+        if self.batch_size is not None and self.batch_size < processes:
+            raise HyMUNetError(
+                f"a batch of {self.batch_size} cannot be shared out among {processes} processes; "
+                "batch_size counts over all of them: raise it, or lower devices or num_nodes"
             )
         self._check_init()
 

@@ -24,6 +24,7 @@ from hymunet.network.model_file import save_model
 from hymunet.network.segmenter import Segmenter
 from hymunet.training.lightning_module import SegmentationTask
 from hymunet.training.options import seconds_of
+from hymunet.training.ranks import ALONE, Ranks
 from hymunet.training.run_folder import RunFolder
 
 # of a time budget, from which on it is worth a warning
@@ -38,6 +39,7 @@ class Recorder(lightning.Callback):
         model_info: Makes the metadata of best.safetensors from (row of metrics, epochs trained).
         console: Where lines and the progress bar go.
         budget: Time for all epochs together, such as 45m; that it will not do is said once.
+        ranks: Of several processes each keeps the rows, and the first one writes.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class Recorder(lightning.Callback):
         model_info: Callable[[dict[str, float]], dict[str, Any]],
         console: Console,
         budget: str | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.run, self.model_info, self.console = run, model_info, console
+        self.run, self.model_info, self.console, self.ranks = run, model_info, console, ranks
         self.budget = budget
         self.rows: list[dict[str, float]] = []
         self.best_epoch, self.best_dice = 0, -1.0
@@ -67,6 +70,17 @@ class Recorder(lightning.Callback):
         self.rows = list(state_dict["rows"])
         self.best_epoch = state_dict["best_epoch"]
         self.best_dice = state_dict["best_dice"]
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        # a run that was killed after its last checkpoint, before it was marked as finished
+        assert isinstance(pl_module, SegmentationTask)
+        if self._out_of_patience(pl_module.options.patience):
+            trainer.should_stop = True
+
+    def _out_of_patience(self, patience: int) -> bool:
+        return 0 < patience <= len(self.rows) - self.best_epoch
 
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -134,17 +148,21 @@ class Recorder(lightning.Callback):
         options = pl_module.options
         if better or options.select == "last":
             self._save_best(pl_module.averaged_network(), row)
-        patient = options.patience or math.inf
-        if epoch - self.best_epoch >= patient:
+        if self._out_of_patience(options.patience):
             trainer.should_stop = True
-        self.run.write_metrics(self.rows)
+        if self.ranks.first:
+            self.run.write_metrics(self.rows)
         self._save_checkpoint(trainer)
         self._say(trainer, row, better)
 
     def _save_best(self, network: Segmenter, row: dict[str, float]) -> None:
-        save_model(self.run.best, network, self.model_info(row))
+        if self.ranks.first:
+            save_model(self.run.best, network, self.model_info(row))
 
     def _save_checkpoint(self, trainer: lightning.Trainer) -> None:
+        if not self.ranks.first:  # Lightning asks all for what they have
+            trainer.save_checkpoint(self.run.path / "new.ckpt")
+            return
         # the new one is whole under its own name before the old one moves away
         with replacing(self.run.path / "new.ckpt") as temporary:
             trainer.save_checkpoint(temporary)

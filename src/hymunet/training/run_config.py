@@ -13,7 +13,8 @@ from hymunet.training.options import TrainOptions
 
 # what config.yaml holds besides options: arguments of `train` that name files
 PLACES = ("data", "output", "images", "masks", "split_file")
-FREE_TO_CHANGE = frozenset({"workers", "device"})  # neither changes what is learnt
+# none of them changes what is learnt
+FREE_TO_CHANGE = frozenset({"workers", "device", "devices", "num_nodes"})
 NETWORK = "network"  # the name of a network that no option describes, see GivenNetwork
 _OPTIONS = frozenset(field.name for field in fields(TrainOptions))
 # settings that give way together: who gives the one wants nothing of the others that a file says

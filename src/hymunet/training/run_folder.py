@@ -8,6 +8,9 @@ import io
 import json
 import platform
 import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,32 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.init = path / "init.safetensors"
         self.plan = path / "plan.json"
+        self.data = path / "data.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other trainings off the folder; the system lets go of it when this process ends,
+        however it ends. What killed ones left half-written is removed.
+
+        Raises:
+            HyMUNetError: If another training holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise HyMUNetError(
+                f"another training is writing to the run folder {self.path}; wait for its end, or "
+                "choose another --output"
+            ) from error
+        try:
+            for left in self.path.glob(".*.partial*") if self.config.exists() else ():
+                left.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
 
     def holds(self, settings: dict[str, Any]) -> bool:
         """Whether the folder already holds this run; nothing is written.
@@ -112,6 +141,10 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
+                with zipfile.ZipFile(path) as members:
+                    torn = members.testzip()  # mapped into memory, nothing would be checked
+                if torn is not None:
+                    raise ValueError(f"checksum of {torn}")
                 torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except Exception as error:  # whatever a torn file makes the unpickler say
                 problems.append(f"{path.name} cannot be read ({type(error).__name__})")

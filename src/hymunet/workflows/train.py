@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hymunet.errors import HyMUNetError
 from hymunet.training.options import TrainOptions
 from hymunet.training.run_config import PLACES, read_options
 
@@ -15,7 +16,8 @@ class TrainResult:
         folder: The run folder.
         model: Its best.safetensors; of a cross-validation the folder, whose folds predict together.
         report: Its report.html.
-        dice: Per-image mean Dice on the part that was evaluated, on the images' own grid.
+        dice: Per-image mean Dice on the part that was evaluated, on the images' own grid; of a
+            process of torchrun or srun that is not the first, the best epoch's in validation.
     """
 
     folder: Path
@@ -49,6 +51,9 @@ def train(
     `--folds 5` cross-validates: five networks in OUTPUT/fold-0 to fold-4, each case scored by the
     one that did not see it. A test part that the data or the split file name is left untouched.
 
+    `--devices 4` trains by four processes on this machine; docs/cluster-training.md has torchrun
+    and SLURM.
+
     Args:
         data: The data set.
         output: The run folder; default: `runs/<data>-seed<seed>`, with the preset or
@@ -70,7 +75,7 @@ def train(
     from hymunet.console import say
     from hymunet.extras import require
 
-    require("train", "training", "monai", "lightning", "matplotlib", "jinja2")
+    require("train", "training", "monai", "lightning", "matplotlib", "jinja2", "filelock")
     from hymunet.evaluation.evaluate import evaluate
     from hymunet.evaluation.summary import headline_means
     from hymunet.training.fit import fit
@@ -92,13 +97,24 @@ def train(
     words = (name, options.start, f"seed{options.seed}", last)
     output = Path(output or f"runs/{'-'.join(filter(None, words))}")
     console = Console(stderr=True)
+    from hymunet.training.ranks import started_ranks
+
+    ranks = started_ranks(options)
     if folds is not None or fold is not None:
+        if ranks is not None:
+            raise HyMUNetError(
+                "--folds is not for processes that torchrun or srun has started: start one command "
+                "a fold (--folds 5 --fold 0), each on one machine with its --devices"
+            )
         from hymunet.workflows.cross_validation import cross_validate
 
         return cross_validate(
             data, output, options, folds, fold, images, masks, split_file, console
         )
     finished = fit(data, output, options, images, masks, split_file, console)
+    if ranks is not None and not ranks.first:  # the first process judges
+        folder = finished.folder
+        return TrainResult(output, folder.best, output / "report.html", finished.best_dice)
     choose_after_training(finished, options, console)
     part = "test" if finished.split.test else "val"
     evaluation = evaluate(
