@@ -16,7 +16,7 @@ RELEASE := $(VENV)/.installed-release
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -c constraints.txt
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/hymunet/__init__.py)
-USER_EXTRAS := download train volumes gpu export serve hub bundle
+USER_EXTRAS := download train volumes dicom gpu export serve cluster hub bundle
 # a process a core, each with one thread; a module's tests share what they have trained
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
