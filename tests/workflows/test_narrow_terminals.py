@@ -12,7 +12,8 @@ from hymunet.evaluation.summary import few_groups_notes, summarise
 from hymunet.evaluation.terminal import print_tables
 from hymunet.experiments.compare import tables as comparison
 from hymunet.experiments.profile.terminal import print_profile
-from hymunet.inference.predict import PredictReport, _print
+from hymunet.inference.predict import PredictReport
+from hymunet.inference.predict_terminal import print_report
 from hymunet.metrics.case import METRICS
 from hymunet.network.pretrained import models
 from hymunet.workflows.result_table import PRINTED, print_table
@@ -94,7 +95,7 @@ def test_long_names_in_the_table_of_predict_keep_both_ends(monkeypatch):
     row = {"image": name, "class": "foreground", "area_px": 12345678, "fraction": 0.5, "parts": 3}
     stream = io.StringIO()
     report = PredictReport(written=[Path("a")], measurements=[row])
-    _print(report, 1, Path("masks"), Console(file=stream, width=80))
+    print_report(report, 1, Path("masks"), Console(file=stream, width=80))
     text = stream.getvalue()
     assert "patient-0001_" in text
     assert "_slice-17.png" in text
@@ -107,7 +108,7 @@ def test_suspect_masks_are_few_lines_and_a_count():
     suspects |= {"empty.png": "the mask is empty"}
     stream = io.StringIO()
     report = PredictReport(written=[Path(f"{i}") for i in range(40)], suspects=suspects)
-    _print(report, 40, Path("masks"), Console(file=stream, width=200))
+    print_report(report, 40, Path("masks"), Console(file=stream, width=200))
     text = stream.getvalue()
     assert text.count("note: full") == 5
     assert "31 masks of 40 to look at: 1 empty and 30 over 95% or more of the image" in text
