@@ -73,6 +73,7 @@ def test_an_archive_with_a_bad_file_and_again(archive, toy_file, tmp_path):
     assert "holds results of other settings (threshold: 0.5, now 0.6)" in said
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_worker_is_reported_and_costs_no_other(archive, toy_file, tmp_path):
     (archive / "broken.png").rename(archive / "poison.png")
     (tmp_path / "sitecustomize.py").write_text(KILLER)
