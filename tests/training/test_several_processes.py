@@ -171,10 +171,14 @@ def test_ranks_end_with_their_launcher_and_the_folder_is_free_again(data, tmp_pa
     process = subprocess.Popen(command(data, run, *more), stderr=subprocess.DEVNULL)
     _wait_for(run / "last.ckpt", process)
     ranks = _ranks_of(process.pid)
+    for one in (process.pid, *ranks):  # or it might end before the second one asks
+        os.kill(one, signal.SIGSTOP)
     second = subprocess.run(command(data, run, *more), capture_output=True, text=True)
     assert "another training is writing to the run folder" in second.stderr
     process.kill()
     process.wait()
+    for one in ranks:
+        os.kill(one, signal.SIGCONT)
     deadline = time.monotonic() + MINUTE
     while any(Path(f"/proc/{one}").exists() for one in ranks) and time.monotonic() < deadline:
         time.sleep(0.1)
