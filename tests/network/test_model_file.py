@@ -150,6 +150,13 @@ def test_the_malicious_object_would_act(tmp_path):
     assert (tmp_path / "acted").exists()
 
 
+def test_a_program_of_torch_is_no_model_file_and_no_danger(tmp_path):
+    path = tmp_path / "best.pt2"
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(HyMUNetError, match=r"program of torch.export.* its ONNX file"):
+        HyMUNet.from_pretrained(path)
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_bare_pickle_is_refused_and_runs_nothing(tmp_path, protocol):
     path = tmp_path / "model.safetensors"

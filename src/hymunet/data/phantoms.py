@@ -47,6 +47,9 @@ def draw_lesion(seed: int, size: tuple[int, int] = (192, 256)) -> Phantom:
     the lesion do not change it. In frames below about 16 pixels a small lesion may fall between
     the pixel centres and leave the mask empty.
 
+    The image is (3, height, width) uint8, as networks take it; for Pillow
+    `np.moveaxis(phantom.image, 0, -1)`.
+
     Args:
         seed: Any whole number from 0; the same seed and size give the same bytes.
         size: (height, width) in pixels, each at least 1.

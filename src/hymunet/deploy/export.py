@@ -107,6 +107,9 @@ def export(
             f"{path}: {memory_text(path.stat().st_size)}, weights in {precision}, input "
             f"{done.metadata['input']}",
         )
+        if format == "torch":
+            first = "import torch; " if portable else "import torch, hymunet.scan; "
+            say(console, f'to load it: {first}torch.export.load("{path}").module()')
     if json:
         print(json_library.dumps(done.metadata, indent=2))
     return done
@@ -120,15 +123,16 @@ def _folder(source: Path, folder: Path, format: str, console: Console) -> Export
         metadata = write_bundle(source, folder)
         say(
             console,
-            f"{folder}: python -m monai.bundle run --bundle_root {folder} --config_file "
-            f"{folder / 'configs' / 'inference.json'} --dataset_dir PHOTOS --output_dir masks",
+            f"{folder} is written; to run it: python -m monai.bundle run --bundle_root {folder} "
+            f"--config_file {folder / 'configs' / 'inference.json'} --dataset_dir PHOTOS "
+            "--output_dir masks",
         )
     else:
         from hymunet.deploy.hub import save_pretrained
         from hymunet.network.model_file import read_info
 
         metadata = read_info(save_pretrained(source, folder))
-        say(console, f"{folder}: hf upload OWNER/NAME {folder}")
+        say(console, f"{folder} is written; to share it: hf upload OWNER/NAME {folder}")
     return Exported(folder, metadata)
 
 

@@ -324,6 +324,11 @@ def _unreadable(path: Path, error: Exception) -> str:
             f"{path} is an ONNX file, which `predict` and `serve` run; here the model file is "
             "needed that it was exported from"
         )
+    if path.suffix.lower() == ".pt2":
+        return (
+            f"{path} is a program of torch.export, which plain torch runs; here the model file is "
+            "needed that it was exported from, or for `predict` and `serve` its ONNX file"
+        )
     # torch.save writes a zip; a pickle starts with PROTO and its number, unless these are the
     # lowest bytes of a safetensors header's length, which a brace follows
     pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5")
