@@ -17,8 +17,9 @@ from hymunet.cli import main
 from hymunet.data.image_io import read_image
 from hymunet.data.mask_reading import read_mask
 from hymunet.errors import HyMUNetError
+from hymunet.inference.job import suspicion
 from hymunet.inference.overlay import draw_overlay
-from hymunet.inference.predict import predict, suspicion
+from hymunet.inference.predict import predict
 from hymunet.network.model_file import read_info, save_model
 from tests.data.dicom_files import photo, slices, volume, write_series
 

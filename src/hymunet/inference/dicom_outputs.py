@@ -17,7 +17,7 @@ from hymunet.data.dicom_source import read_source
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder
-from hymunet.inference.job import Segmented, suspicion
+from hymunet.inference.job import Segmented, model_digest, suspicion
 from hymunet.inference.overlay import COLOURS, draw_overlay
 from hymunet.inference.slices import predict_slices
 from hymunet.network.promise import threshold_text
@@ -164,10 +164,7 @@ def segments_of(predictor: "Predictor", codes: Path | None) -> tuple[list[Segmen
 def _algorithm(predictor: "Predictor", names: Sequence[str], files: Sequence[Path]) -> Algorithm:
     # the last folder and the file: where a path begins is nobody's business
     model = " + ".join("/".join(Path(name).parts[-2:]) for name in names)
-    digests = []
-    for file in files:
-        with open(file, "rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    digests = [model_digest(file) for file in files]
     identity = digests[0] if len(digests) == 1 else hashlib.sha256(
         "\n".join(digests).encode()
     ).hexdigest()  # fmt: skip

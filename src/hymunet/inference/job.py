@@ -68,18 +68,24 @@ class Job:
         from hymunet.inference.onnx_runtime import find_onnx
         from hymunet.network.model_file import find_models
 
-        digests = []
-        for model in self.models:
-            for path in find_models(model):
-                file = find_onnx(path, self.runtime) or path
-                try:
-                    with open(file, "rb") as content:
-                        digests.append(hashlib.file_digest(content, "sha256").hexdigest())
-                except OSError as error:
-                    raise HyMUNetError(
-                        f"the model {file} cannot be read: {error.strerror or error}"
-                    ) from error
-        return digests
+        return [
+            model_digest(find_onnx(path, self.runtime) or path)
+            for model in self.models
+            for path in find_models(model)
+        ]
+
+
+def model_digest(file: Path) -> str:
+    """SHA-256 of a model file.
+
+    Raises:
+        HyMUNetError: If it cannot be read.
+    """
+    try:
+        with open(file, "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise HyMUNetError(f"the model {file} cannot be read: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from hymunet.inference.job import (
     model_names,
     segment_case,
     summary_of,
-    suspicion,
 )
 from hymunet.inference.outputs import Targets, as_csv, check_targets, targets_of
 from hymunet.inference.predict_terminal import image_progress, print_report, say_inputs, say_job
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from hymunet.data.image_cases import ImageCase
     from hymunet.inference.dicom_outputs import DicomOutputs
     from hymunet.inference.predictor import Predictor
-
-__all__ = ["PredictReport", "predict", "suspicion"]
 
 _ROW_BYTES = 1200  # of an image and class in measurements.csv and .json, its names not counted
 
