@@ -10,7 +10,8 @@ from pydicom.uid import generate_uid
 
 from hymunet.data.cache import CaseCache
 from hymunet.data.case_io import read_case
-from hymunet.data.formats import find_dataset, find_images, find_others
+from hymunet.data.formats import find_dataset, find_others
+from hymunet.data.image_cases import find_image_cases
 from hymunet.data.image_io import read_image
 from hymunet.data.mask_writing import write_mask
 from hymunet.data.preprocess import Preprocess, PreprocessConfig
@@ -18,6 +19,11 @@ from hymunet.errors import HyMUNetError
 from tests.data.dicom_files import photo, save, segmentation, slices, volume, write_series
 
 SHAPE = (3, 6, 8)
+
+
+def image_files(inputs):
+    """Files of the images that are found."""
+    return [file for case in find_image_cases(inputs, 3)[0] for file in case.files]
 
 
 def blob(shape=SHAPE):
@@ -56,7 +62,7 @@ def test_a_series_in_a_folder_is_one_image(tmp_path, name):
     contents.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
     contents.save_as(tmp_path / "p1" / "table.dcm", enforce_file_format=False)
     (tmp_path / "p1" / "readme").write_text("nothing")
-    assert find_images([tmp_path]) == [
+    assert image_files([tmp_path]) == [
         tmp_path / "p1" / "screenshot.png",
         tmp_path / "p1" / "st" / "se0",
         tmp_path / "p2" / "st" / "se0",
@@ -68,8 +74,8 @@ def test_several_series_in_a_folder_are_an_image_each(tmp_path):
     made = [slices(volume(SHAPE)), slices(volume(SHAPE))]
     folder = write_series(tmp_path / "ct", made[0] + made[1])
     named = sorted(folder / series[0].SeriesInstanceUID for series in made)
-    assert find_images([folder]) == named
-    assert find_images([named[0], folder]) == named
+    assert image_files([folder]) == named
+    assert image_files([named[0], folder]) == named
     assert [read_image(path, None).pixels.shape for path in named] == [(1, *SHAPE)] * 2
 
 
@@ -77,24 +83,24 @@ def test_pictures_keep_the_names_of_their_files(tmp_path):
     uid = generate_uid()
     for number, series in enumerate((uid, uid, generate_uid())):
         save(photo(volume((6, 8), number), SeriesInstanceUID=series), tmp_path / f"{number}.dcm")
-    assert find_images([tmp_path]) == [tmp_path / f"{i}.dcm" for i in range(3)]
+    assert image_files([tmp_path]) == [tmp_path / f"{i}.dcm" for i in range(3)]
 
 
 def test_files_folders_and_patterns(tmp_path, monkeypatch):
     folder = write_series(tmp_path / "in" / "ct", slices(volume(SHAPE)), name="IM{}")
-    assert find_images([folder]) == [folder]
-    assert find_images([folder / "IM0"]) == [folder / "IM0"]
-    assert find_images([str(tmp_path / "in" / "*")]) == [folder]
-    assert find_images([str(tmp_path / "in" / "ct" / "IM*")]) == sorted(folder.iterdir())
+    assert image_files([folder]) == [folder]
+    assert image_files([folder / "IM0"]) == [folder / "IM0"]
+    assert image_files([str(tmp_path / "in" / "*")]) == [folder]
+    assert image_files([str(tmp_path / "in" / "ct" / "IM*")]) == sorted(folder.iterdir())
     monkeypatch.chdir(folder)
-    assert find_images(["."]) == [folder]
+    assert image_files(["."]) == [folder]
 
 
 def test_a_broken_file_is_found_and_fails_where_it_is_read(tmp_path):
     folder = write_series(tmp_path / "ct", slices(volume(SHAPE)), name="IM{}")
     (folder / "IM1").write_bytes((folder / "IM1").read_bytes()[:150])
     save(photo(volume((6, 8))), tmp_path / "photo.dcm")
-    found = find_images([tmp_path])
+    found = image_files([tmp_path])
     assert found == [folder, folder / "IM1", tmp_path / "photo.dcm"]
     for path in found[:2]:  # a volume must not become one without its broken slice
         with pytest.raises(HyMUNetError, match=r"IM1 is broken or cut short"):

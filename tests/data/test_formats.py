@@ -8,8 +8,14 @@ import pytest
 from PIL import Image as Pillow
 
 from hymunet.data.case import Case
-from hymunet.data.formats import find_dataset, find_images, find_others
+from hymunet.data.formats import find_dataset, find_others
+from hymunet.data.image_cases import find_image_cases
 from hymunet.errors import HyMUNetError
+
+
+def image_files(inputs):
+    """Files of the images that are found."""
+    return [file for case in find_image_cases(inputs, 3)[0] for file in case.files]
 
 
 def picture(path: Path, shape=(6, 8), value=1) -> Path:
@@ -307,14 +313,14 @@ def test_inputs_of_a_prediction(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     (tmp_path / "notes.txt").touch()
     below = [tmp_path / name for name in ("a.JPG", "b.png", "deep/d.nii.gz", "deep/er/c.tif")]
-    assert find_images([tmp_path]) == below
-    assert find_images([tmp_path / "b.png", tmp_path, str(tmp_path / "*.png")]) == below
-    assert find_images([str(tmp_path / "**" / "*.tif")]) == [tmp_path / "deep/er/c.tif"]
+    assert image_files([tmp_path]) == below
+    assert image_files([tmp_path / "b.png", tmp_path, str(tmp_path / "*.png")]) == below
+    assert image_files([str(tmp_path / "**" / "*.tif")]) == [tmp_path / "deep/er/c.tif"]
     monkeypatch.chdir(tmp_path)
-    assert find_images(["b.png", tmp_path / "b.png", "./deep/../b.png"]) == [Path("b.png")]
+    assert image_files(["b.png", tmp_path / "b.png", "./deep/../b.png"]) == [Path("b.png")]
     odd = tmp_path / "scan [1].png"
     odd.touch()
-    assert find_images([odd]) == [odd]  # a name first, a pattern second
+    assert image_files([odd]) == [odd]  # a name first, a pattern second
     for inputs, words in (
         ([], r"no input is given"),
         (["gone.png"], r"gone.png does not exist and matches nothing"),
@@ -324,7 +330,7 @@ def test_inputs_of_a_prediction(tmp_path, monkeypatch):
         ([tmp_path / "deep" / ".hidden", "n*"], r"n\* holds no images"),
     ):
         with pytest.raises(HyMUNetError, match=words):
-            find_images(inputs)
+            image_files(inputs)
 
 
 def test_names_that_are_no_text_are_refused(tmp_path):
@@ -336,7 +342,7 @@ def test_names_that_are_no_text_are_refused(tmp_path):
             Pillow.new("L", (4, 4)).save(tmp_path / folder / name)
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    for call in (lambda: find_dataset(tmp_path), lambda: find_images([tmp_path])):
+    for call in (lambda: find_dataset(tmp_path), lambda: image_files([tmp_path])):
         with pytest.raises(HyMUNetError, match=r"caf.*not valid UTF-8"):
             call()
 
@@ -344,7 +350,7 @@ def test_names_that_are_no_text_are_refused(tmp_path):
 def test_a_link_to_nothing_is_not_passed_over(tmp_path):
     Pillow.new("L", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
-    assert find_images([tmp_path]) == [tmp_path / "a.png", tmp_path / "b.png"]
+    assert image_files([tmp_path]) == [tmp_path / "a.png", tmp_path / "b.png"]
 
 
 def test_what_is_no_image_is_listed(tmp_path):

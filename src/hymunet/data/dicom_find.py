@@ -33,23 +33,27 @@ def find_series(folder: Path) -> list[Path]:
         that have no place in space. A broken file stands for itself too, so that reading it says
         what is wrong.
     """
+    return [path for place in (folder, *_folders_below(folder)) for path in series_in(place)]
+
+
+def series_in(place: Path) -> list[Path]:
+    """As `find_series`, of the files directly in a folder."""
+    if not dicom_files(place):
+        return []
+    # a folder called "." or ".." has no name for its results to carry
+    place = place if place.name not in ("", "..") else place.resolve()
     found: list[Path] = []
-    for place in [folder, *_folders_below(folder)]:
-        if not dicom_files(place):
-            continue
-        # a folder called "." or ".." has no name for its results to carry
-        place = place if place.name not in ("", "..") else place.resolve()
-        series = image_series(place, found)
-        for one in series:
-            stacks = len(one.files) > 1 and all(
-                numbers(header, "ImagePositionPatient", 3)
-                or "PerFrameFunctionalGroupsSequence" in header
-                for header in one.headers
-            )
-            if not stacks:
-                found.extend(one.files)
-            else:
-                found.append(place if len(series) == 1 else place / one.uid)
+    series = image_series(place, found)
+    for one in series:
+        stacks = len(one.files) > 1 and all(
+            numbers(header, "ImagePositionPatient", 3)
+            or "PerFrameFunctionalGroupsSequence" in header
+            for header in one.headers
+        )
+        if not stacks:
+            found.extend(one.files)
+        else:
+            found.append(place if len(series) == 1 else place / one.uid)
     return found
 
 

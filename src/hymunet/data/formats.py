@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from hymunet.data.tables import (
 )
 from hymunet.errors import HyMUNetError
 
-__all__ = ["Dataset", "find_dataset", "find_images", "find_others"]
+__all__ = ["Dataset", "find_dataset", "find_others"]
 
 # what can be segmented, by its name
 READABLE = f"{listed(SUFFIXES, 20)}, or DICOM (.dcm, or a folder with the files of a series)"
@@ -191,7 +191,7 @@ def _with_split_table(dataset: Dataset) -> Dataset:
 
 def _sorted(cases: Iterable[Case]) -> tuple[Case, ...]:
     cases = list(cases)
-    _check_names(path for case in cases for path in (*case.channels, case.label) if path)
+    check_names(path for case in cases for path in (*case.channels, case.label) if path)
     return tuple(sorted(cases, key=lambda case: case.id))
 
 
@@ -217,59 +217,44 @@ def check_inputs(inputs: Sequence[str | Path]) -> None:
         )
 
 
-def find_images(inputs: Sequence[str | Path]) -> list[Path]:
-    """Image files for prediction from files, folders (with all below them) and glob patterns.
-
-    A DICOM series in a folder is one image, not one a slice: see `dicom_find.find_series`.
+def named_images(given: str | Path) -> list[Path]:
+    """Image files, and folders of a DICOM series, that a name of a file or a pattern means.
 
     Returns:
-        Sorted, each file or series once even if it was named twice.
+        Sorted.
 
     Raises:
-        HyMUNetError: If an input does not exist, is no image, or holds none.
+        HyMUNetError: If it is no image, or matches none.
     """
-    found: dict[str, Path] = {}
-    check_inputs(inputs)
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            chosen = [file for file in path.rglob("*") if _visible(file, path) and is_image(file)]
-            chosen += find_series(path)
-        elif path.exists() or is_dicom(path):
-            if not is_image(path) and not is_dicom(path):
-                raise HyMUNetError(
-                    f"{path} is no image by its name; expected {READABLE}: export it as one of them"
-                )
-            chosen = [path]
-        else:
-            chosen = [Path(name) for name in glob.glob(str(given), recursive=True)]
-            folders = [found for file in chosen if file.is_dir() for found in find_series(file)]
-            files = [file for file in chosen if not file.is_dir()]
-            chosen = [*folders, *(file for file in files if is_image(file) or is_dicom(file))]
-        if not chosen:
-            raise HyMUNetError(f"{given} holds no images; expected {READABLE}")
-        for file in chosen:
-            found.setdefault(os.path.realpath(file), file)
-    if not found:
-        raise HyMUNetError("no input is given; expected image files, folders or patterns")
-    _check_names(found.values())
-    return sorted(found.values())
+    path = Path(given)
+    if path.exists() or is_dicom(path):
+        if not is_image(path) and not is_dicom(path):
+            raise HyMUNetError(
+                f"{path} is no image by its name; expected {READABLE}: export it as one of them"
+            )
+        return [path]
+    matches = [Path(name) for name in glob.glob(str(given), recursive=True)]
+    series = [one for match in matches if match.is_dir() for one in find_series(match)]
+    files = [one for one in matches if is_image(one) or (not one.is_dir() and is_dicom(one))]
+    if not series and not files:
+        raise HyMUNetError(f"{given} holds no images; expected {READABLE}")
+    return sorted([*series, *files])
 
 
-def find_others(inputs: Sequence[str | Path]) -> list[Path]:
+def find_others(inputs: Sequence[str | Path]) -> Iterator[Path]:
     """What lies visibly in the input folders and is no image by its name: other files, and links to
     folders, which are not followed."""
-    others = []
-    for folder in {Path(given) for given in inputs}:
-        for path in folder.rglob("*") if folder.is_dir() else ():
-            known = is_image(path) or is_dicom_file(path)
-            passed_over = not known and (not path.is_dir() or path.is_symlink())
-            if passed_over and _visible(path, folder):
-                others.append(path)
-    return sorted(others)
+    for folder in dict.fromkeys(Path(given) for given in inputs):
+        for place, below, names in os.walk(folder):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            for name in sorted(names + below):
+                path = Path(place, name)
+                passed_over = not path.is_dir() or path.is_symlink()
+                if passed_over and name[0] != "." and not (is_image(path) or is_dicom_file(path)):
+                    yield path
 
 
-def _check_names(paths: Iterable[Path]) -> None:
+def check_names(paths: Iterable[Path]) -> None:
     """Tables and JSON are UTF-8, so file names must be text.
 
     Raises:
@@ -284,7 +269,3 @@ def _check_names(paths: Iterable[Path]) -> None:
                 f"the file name {shown} is not valid UTF-8 and could not be written into tables; "
                 "rename it"
             ) from error
-
-
-def _visible(file: Path, below: Path) -> bool:
-    return not any(part.startswith(".") for part in file.relative_to(below).parts)

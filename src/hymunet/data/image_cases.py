@@ -7,16 +7,17 @@ is an image of its own.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hymunet.data.brats import CHANNELS, part_of_case
 from hymunet.data.dataset_json import read_dataset_json
-from hymunet.data.formats import check_inputs, find_images
+from hymunet.data.formats import READABLE, check_inputs, check_names, named_images
 from hymunet.data.image_io import stem_of
-from hymunet.data.input_layout import Layout, layout_of, summary
+from hymunet.data.input_layout import Layout
 from hymunet.data.masks_io import is_volume, listed
+from hymunet.data.walk import Walk
 from hymunet.errors import HyMUNetError
 from hymunet.wording import plural
 
@@ -57,7 +58,8 @@ def find_image_cases(
     of several cases, or make as many files as the model reads channels.
 
     Args:
-        inputs: As in `find_images`.
+        inputs: Files, folders and patterns; a DICOM series in a folder is one image, not one a
+            slice: see `dicom_find.find_series`.
         in_channels: Channels that the model reads.
 
     Returns:
@@ -67,43 +69,100 @@ def find_image_cases(
         HyMUNetError: If an input does not exist, is no image, or holds nothing but masks.
     """
     if not inputs:
-        find_images(inputs)  # says what is expected
-    found: dict[str, Path] = {}
-    layouts: dict[Path, Layout] = {}
-    notes: list[str] = []
+        raise HyMUNetError("no input is given; expected image files, folders or patterns")
     check_inputs(inputs)
-    for given in dict.fromkeys(inputs):
-        images, place = find_images([given]), Path(given)
-        layout = layouts[place] = layout_of(place) if place.is_dir() else Layout()
-        masks = [path for path in images if layout.is_mask(path)]
-        if len(masks) == len(images):
-            raise HyMUNetError(
-                f"{given} holds {plural(len(masks), 'mask')} and no image "
-                f"({summary(masks, layout)}); name the folder that holds images, or the one with "
-                "these files in it to segment them"
-            )
-        if masks:
-            left = summary(masks, layout)
-            notes.append(f"masks of the data set in {given}, not segmented: {left}")
-        for path in images:
-            if not layout.is_mask(path):
-                found.setdefault(os.path.realpath(path), path)
-    folders: dict[Path, list[Path]] = {}
-    for path in sorted(found.values()):
-        folders.setdefault(path.parent, []).append(path)
+    seen: set[str] = set()
+    notes: list[str] = []
     cases: list[ImageCase] = []
-    for folder, paths in folders.items():
-        above = (one for one in layouts if one.is_dir() and folder.is_relative_to(one))
-        root = next(above, None)
-        layout = Layout() if root is None else layouts[root]
-        cases += group_files(folder, root, paths, layout, in_channels)
+    walks: dict[Path, Walk] = {}
+    named = list(dict.fromkeys(Path(given) for given in inputs))
+    # folders first: a file in one of them is named once more by a pattern or its own name
+    for place in (one for one in named if one.is_dir()):
+        walk = walks[place] = Walk(place)
+        for folder, images in walk:
+            root = next((one for one in walks if folder.is_relative_to(one)), None)
+            layout = Layout() if root is None else walks[root].layout
+            cases += group_files(folder, root, _new(images, seen), layout, in_channels)
+        notes += _notes_of(walk)
+    folders: dict[Path, list[Path]] = {}
+    for one in (given for given in dict.fromkeys(inputs) if not Path(given).is_dir()):
+        for path in _new(named_images(one), seen):
+            folders.setdefault(path.parent, []).append(path)
+    for folder, images in folders.items():
+        root = next((one for one in walks if folder.is_relative_to(one)), None)
+        layout = Layout() if root is None else walks[root].layout
+        cases += group_files(folder, root, sorted(images), layout, in_channels)
     several = [case for case in cases if len(case.files) > 1]
     if several:
-        files = listed((path.name for path in several[0].files), 4)
-        notes.append(
-            f"{plural(len(several), 'image')} of several files, as {several[0].name} of {files}"
-        )
+        notes.append(_joined(len(several), several[0]))
     return sorted(cases, key=lambda case: case.files[0]), notes
+
+
+def walk_image_cases(root: Path, in_channels: int, notes: list[str]) -> Iterator[ImageCase]:
+    """The images that `find_image_cases` finds below one folder, but for links to what has come
+    before; one folder after the other, with nothing more in memory than the one in turn.
+
+    Args:
+        root: The folder.
+        in_channels: Channels that the model reads.
+        notes: Gets what was left aside, in the end.
+
+    Raises:
+        HyMUNetError: As `find_image_cases`.
+    """
+    check_inputs([root])
+    walk = Walk(root, forget=True)
+    several, first = 0, None
+    for folder, images in walk:
+        inside = root if folder.is_relative_to(root) else None
+        check_names(images)
+        for case in group_files(folder, inside, images, walk.layout, in_channels):
+            if len(case.files) > 1:
+                several, first = several + 1, first or case
+            yield case
+    notes += _notes_of(walk)
+    if first is not None:
+        notes.append(_joined(several, first))
+
+
+def _new(images: Iterable[Path], seen: set[str]) -> list[Path]:
+    """Those that were not named before, by whatever path."""
+    new = []
+    for path in images:
+        real = os.path.realpath(path)
+        if real not in seen:
+            seen.add(real)
+            new.append(path)
+    check_names(new)
+    return new
+
+
+def _notes_of(walk: Walk) -> list[str]:
+    """What was left aside in a folder.
+
+    Raises:
+        HyMUNetError: If it holds no image.
+    """
+    masks = f"{walk.places_of_masks}"
+    if not walk.images and walk.masks:
+        raise HyMUNetError(
+            f"{walk.root} holds {plural(walk.masks, 'mask')} and no image ({masks}); name the "
+            "folder that holds images, or the one with these files in it to segment them"
+        )
+    if not walk.images:
+        raise HyMUNetError(f"{walk.root} holds no images; expected {READABLE}")
+    notes = []
+    if walk.masks:
+        notes.append(f"masks of the data set in {walk.root}, not segmented: {masks}")
+    if walk.unread.count:
+        folders = plural(walk.unread.count, "folder")
+        notes.append(f"{folders} that may not be read passed over: {walk.unread}")
+    return notes
+
+
+def _joined(count: int, one: ImageCase) -> str:
+    files = listed((path.name for path in one.files), 4)
+    return f"{plural(count, 'image')} of several files, as {one.name} of {files}"
 
 
 def group_files(

@@ -14,11 +14,9 @@ from hymunet.data.brats import part_of_case
 from hymunet.data.case import Case
 from hymunet.data.dataset_json import NAME, read_dataset_json
 from hymunet.data.decathlon import find_decathlon
-from hymunet.data.masks_io import listed
 from hymunet.data.pairs import folders_in, is_images_folder, is_masks_folder
 from hymunet.data.tables import names_images, read_cases
 from hymunet.errors import HyMUNetError
-from hymunet.wording import plural
 
 _SUPERPIXELS = re.compile(r".*_superpixels", re.IGNORECASE)  # ISIC's, among its images
 
@@ -43,18 +41,33 @@ class Layout:
         """Whether a file, or a folder that it lies in, is left out."""
         return not self.masks.isdisjoint((path, *path.parents))
 
+    def take(self, more: "Layout") -> None:
+        """Adds what another one says."""
+        self.masks |= more.masks
+        self.cases |= more.cases
+        self.only_images |= more.only_images
+        self.numbered |= more.numbered
 
-def layout_of(root: Path) -> Layout:
-    """Which files below `root` are masks, and which belong together."""
-    found = Layout()
-    for folder in (root, *_below(root)):
-        if not found.is_mask(folder):
-            with suppress(PermissionError):  # a folder of the system's beside the data, lost+found
-                _look_into(folder, root, found)
-    return found
+    def forget(self, said: "Layout") -> None:
+        """Takes away what another one said."""
+        self.masks -= said.masks
+        self.only_images -= said.only_images
+        self.numbered -= said.numbered
+        for path in said.cases:
+            self.cases.pop(path, None)
 
 
-def _look_into(folder: Path, root: Path, found: Layout) -> None:
+def look_into(folder: Path, root: Path, found: Layout) -> None:
+    """Adds what a folder says: its children's names, a dataset.json, a table, its files' names.
+
+    Args:
+        folder: `root` or one below it.
+        root: The folder that was named.
+        found: Gets what is found.
+
+    Raises:
+        PermissionError: If it may not be read.
+    """
     children = folders_in(folder)
     images = [path for path in children if is_images_folder(path)]
     masks = [path for path in children if is_masks_folder(path)]
@@ -63,23 +76,20 @@ def _look_into(folder: Path, root: Path, found: Layout) -> None:
         found.masks |= set(masks)
     if len(images) == 1 and (masks or described):
         found.only_images.add(images[0])
-    if folder == root or folder.parent == root:
-        for table in sorted(folder.glob("*.csv")):
-            _take(_cases_of_table(table), found)
     if is_images_folder(folder):
         found.masks |= {p for p in folder.iterdir() if _SUPERPIXELS.fullmatch(p.stem)}
     found.masks |= segmentations_among(folder.iterdir())
 
 
-def _below(root: Path) -> list[Path]:
-    """The visible folders below, outer ones first; links are not followed."""
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.is_dir()
-        and not path.is_symlink()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+def take_tables(root: Path, found: Layout) -> None:
+    """Adds what tables say that lie in `root` or directly below it, masks left out, which `found`
+    knows; they may name files in any other folder, so they are read before these are searched."""
+    for folder in (root, *folders_in(root)):
+        with suppress(PermissionError):
+            if found.is_mask(folder):
+                continue
+            for table in sorted(folder.glob("*.csv")):
+                _take(_cases_of_table(table), found)
 
 
 def _describe(folder: Path, found: Layout) -> bool:
@@ -118,18 +128,3 @@ def segmentations_among(files: Iterable[Path]) -> set[Path]:
     return {
         path for path, part in named.items() if part[2] == "seg" and sequences.count(part[:2]) > 1
     }
-
-
-def summary(masks: Sequence[Path], layout: Layout) -> str:
-    """`masks/ (12 files), a_seg.nii.gz`."""
-    counts: dict[Path, int] = {}
-    for path in masks:
-        left = [place for place in (path, *path.parents) if place in layout.masks][-1]
-        counts[left] = counts.get(left, 0) + 1
-    return listed(
-        (
-            f"{left.name}/ ({plural(n, 'file')})" if left.is_dir() else left.name
-            for left, n in counts.items()
-        ),
-        4,
-    )

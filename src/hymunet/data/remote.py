@@ -5,7 +5,7 @@ channels of one image. What is told by content (a dataset.json, a table, the ser
 needs a folder of this machine's.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +18,7 @@ from hymunet.data.image_io import SUFFIXES
 from hymunet.data.input_layout import Layout, segmentations_among
 from hymunet.data.masks_io import listed
 from hymunet.data.pairs import is_images_folder, is_masks_folder
+from hymunet.data.walk import Aside
 from hymunet.errors import HyMUNetError
 from hymunet.wording import plural
 
@@ -96,7 +97,7 @@ def find_remote_cases(url: str, in_channels: int, notes: list[str]) -> Iterator[
     store, path = open_store(url)
     _, chained = _chain(url)
     front = _front(url, path)
-    aside = _Aside()
+    aside = Aside()
     found = 0
     with naming(url, "listed"):
         for place, within, layout, files in _folders(store, path, aside):
@@ -117,26 +118,12 @@ def find_remote_cases(url: str, in_channels: int, notes: list[str]) -> Iterator[
         notes.append(
             f"{plural(aside.count, 'file or folder', 'files or folders')} passed over in {url}, "
             "masks or no images by their names (DICOM series need a folder of this machine's): "
-            f"{listed(aside.first)}"
+            f"{aside}"
         )
 
 
-class _Aside:
-    """What was left aside: how much, and the first names."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: list[str] = []
-
-    def add(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.count += 1
-            if len(self.first) < 5:
-                self.first.append(name)
-
-
 def _folders(
-    store: Any, path: str, aside: _Aside
+    store: Any, path: str, aside: Aside
 ) -> Iterator[tuple[Path, Path | None, Layout, dict[str, Any]]]:
     """Folders with files that are meant: as a place below nowhere, the place that is searched
     (None: files are named), which places do not become folders of the output, the files."""

@@ -40,13 +40,14 @@ def say_job(
 def say_inputs(inputs: Sequence[str], notes: Sequence[str], console: Console) -> None:
     """What was left aside among the inputs."""
     from hymunet.data.formats import find_others
-    from hymunet.data.masks_io import listed
+    from hymunet.data.walk import Aside
 
-    notes = list(notes)
-    if others := find_others(inputs):
+    notes, others = list(notes), Aside()
+    others.add(path.name for path in find_others(inputs))
+    if others.count:
         notes.append(
-            f"{plural(len(others), 'file or linked folder', 'files or linked folders')} passed "
-            f"over, no images by their names: {listed(path.name for path in others)}"
+            f"{plural(others.count, 'file or linked folder', 'files or linked folders')} passed "
+            f"over, no images by their names: {others}"
         )
     for note in notes:
         say(console, f"note: {note}")

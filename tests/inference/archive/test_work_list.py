@@ -6,8 +6,9 @@ from hymunet.errors import HyMUNetError
 from hymunet.inference.archive.work_list import Entry, WorkList, as_entry
 
 
-def entry(name, folder="/a"):
-    return Entry(f"{folder}/{name}.jpg", f"{name}.png", "9-9", name, ".", (f"{folder}/{name}.jpg",))
+def entry(name, folder="/a", real=None, others=()):
+    file = f"{folder}/{name}.jpg"
+    return Entry(file, f"{name}.png", "9-9", name, ".", (file,), real or file, None, others)
 
 
 def done(one, stamp="9-9"):
@@ -59,6 +60,19 @@ def test_two_images_of_one_mask_are_refused(work):
         HyMUNetError, match=r"/a/x\.jpg and /b/x.jpg would both be written to x\.png"
     ):
         work.add([entry("x"), entry("x", "/b")])
+
+
+def test_an_image_by_another_name_is_the_same(work):
+    work.add([entry("x"), entry("link", "/b", real="/a/x.jpg"), entry("x", "/b", real="/a/x.jpg")])
+    assert names(work.waiting(0, 10)) == [["x"]]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_else_an_image_becomes_overwrites_nothing(work, turned):
+    """a.jpg's overlay would be a_overlay.png, and so would be the mask of a_overlay.jpg."""
+    both = [entry("a", others=("a_overlay.png",)), entry("a_overlay", others=("x.png",))]
+    with pytest.raises(HyMUNetError, match=r"would both be written to a_overlay\.png"):
+        work.add(both[::-1] if turned else both)
 
 
 def test_the_mask_of_another_archive_is_not_taken_for_this_ones(work):

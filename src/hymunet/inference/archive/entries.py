@@ -1,12 +1,14 @@
 """The images of an archive as entries of a work list: on this machine's disks, or in a store."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hymunet.data.image_cases import ImageCase, find_image_cases
+from hymunet.data.image_cases import ImageCase, find_image_cases, walk_image_cases
 from hymunet.data.remote import find_remote_cases, is_url
+from hymunet.errors import HyMUNetError
 from hymunet.inference.archive.storage import Storage
 from hymunet.inference.archive.work_list import Entry
 from hymunet.inference.job import Job
@@ -33,45 +35,79 @@ def find_entries(
             input.
     """
     here = [one for one in inputs if not is_url(one)]
-    groups = _apart(here, storage.local) if here else []
-    for group in groups if inputs else [[]]:  # of no inputs, the error that says so
-        cases, said = find_image_cases(group, config.in_channels)
-        notes += said
-        if storage.local is not None:
-            targets = [
-                targets_of(case, storage.local, config, job.probability, job.overlay)
-                for case in cases
-            ]
-            check_targets(here, cases, targets, storage.local)
-            del targets
-        for case in cases:
+    if here or not inputs:  # of no inputs, the error that says so
+        for case in _cases_here(here, config, job, storage.local, notes):
             # workers run elsewhere: nothing is relative for them
             files = tuple(str(path.absolute()) for path in case.files)
             label = str(Path(case.label).absolute())
-            yield _entry(case, label, files, " ".join(map(_stamp, case.files)), config)
+            stamp = " ".join(map(_stamp, case.files))
+            yield _entry(case, label, files, os.path.realpath(files[0]), stamp, config, job)
     for url in (one for one in inputs if is_url(one)):
         for remote in find_remote_cases(url, config.in_channels, notes):
-            yield _entry(remote.case, remote.label, remote.urls, remote.stamp, config)
+            case, files = remote.case, remote.urls
+            yield _entry(case, remote.label, files, files[0], remote.stamp, config, job)
 
 
-def _apart(inputs: list[str], output: Path | None) -> list[list[str]]:
-    """Inputs that can be searched one after the other, each listing forgotten before the next:
-    folders of which none lies in another, nor the output among them. Else all together."""
+def _cases_here(
+    inputs: list[str], config: "NetworkFacts", job: Job, output: Path | None, notes: list[str]
+) -> Iterator[ImageCase]:
+    """Images of this machine's disks: of folders one after the other where they lie apart, with no
+    more in memory than the folder in turn; else all at once, as they may name one image twice."""
+    if inputs and _apart(inputs, output):
+        for one in inputs:
+            for case in walk_image_cases(Path(one), config.in_channels, notes):
+                if output is not None:
+                    _check_outside(case, output)
+                yield case
+        return
+    cases, said = find_image_cases(inputs, config.in_channels)
+    notes += said
+    if output is not None:
+        targets = [targets_of(case, output, config, job.probability, job.overlay) for case in cases]
+        check_targets(inputs, cases, targets, output)
+    yield from cases
+
+
+def _check_outside(case: ImageCase, output: Path) -> None:
+    """Folders lie apart from the output, but a link may lead into it.
+
+    Raises:
+        HyMUNetError: If it does.
+    """
+    for file in case.files:
+        if file.is_symlink() and file.resolve().is_relative_to(output.resolve()):
+            raise HyMUNetError(
+                f"{file} is a link to {file.resolve()}, which lies in the output and may be "
+                "overwritten; choose another --output folder"
+            )
+
+
+def _apart(inputs: list[str], output: Path | None) -> bool:
+    """Whether inputs are folders of which none lies in another, nor the output among them."""
     if not all(Path(one).is_dir() for one in inputs):
-        return [inputs]
+        return False
     places = [Path(one).resolve() for one in inputs]
     if output is not None:
         places.append(output.resolve())
     # sorted as paths: what lies in a folder follows it at once
-    nested = any(lower.is_relative_to(upper) for upper, lower in pairwise(sorted(places)))
-    return [inputs] if nested else [[one] for one in inputs]
+    return not any(lower.is_relative_to(upper) for upper, lower in pairwise(sorted(places)))
 
 
 def _entry(
-    case: ImageCase, label: str, files: tuple[str, ...], stamp: str, config: "NetworkFacts"
+    case: ImageCase,
+    label: str,
+    files: tuple[str, ...],
+    real: str,
+    stamp: str,
+    config: "NetworkFacts",
+    job: Job,
 ) -> Entry:
-    mask = targets_of(case, Path(), config, probability=False, overlay=False).mask.as_posix()
-    return Entry(label, mask, stamp, case.name, case.below.as_posix(), files, case.problem)
+    first, *others = (
+        target.as_posix()
+        for target in targets_of(case, Path(), config, job.probability, job.overlay).all()
+    )
+    below = case.below.as_posix()
+    return Entry(label, first, stamp, case.name, below, files, real, case.problem, tuple(others))
 
 
 def _stamp(path: Path) -> str:

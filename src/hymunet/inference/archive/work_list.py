@@ -25,7 +25,9 @@ class Entry:
         name: As in `ImageCase`.
         below: As in `ImageCase`.
         files: Absolute paths or addresses.
+        real: Its first file, links followed; an image that has come by another name has the same.
         problem: As in `ImageCase`.
+        others: What else it becomes, below the output: probabilities, an overlay.
     """
 
     label: str
@@ -34,7 +36,9 @@ class Entry:
     name: str
     below: str
     files: tuple[str, ...]
+    real: str
     problem: str | None = None
+    others: tuple[str, ...] = ()
 
     def case(self, files: Iterable[Path]) -> ImageCase:
         """The image, with `files` for where its files are now."""
@@ -50,8 +54,10 @@ class WorkList:
         # nothing of it is needed after a crash: the next call makes it anew
         self._database.executescript(
             "PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA cache_size = -16384;"
-            "CREATE TABLE work (id INTEGER PRIMARY KEY, mask TEXT UNIQUE, label TEXT, stamp TEXT,"
-            " entry TEXT, through INTEGER DEFAULT 0, tries INTEGER DEFAULT 0)"
+            "CREATE TABLE work (id INTEGER PRIMARY KEY, mask TEXT, label TEXT, stamp TEXT,"
+            " real TEXT UNIQUE, entry TEXT, through INTEGER DEFAULT 0, tries INTEGER DEFAULT 0);"
+            "CREATE UNIQUE INDEX by_mask ON work (mask);"
+            "CREATE TABLE others (target TEXT PRIMARY KEY, label TEXT) WITHOUT ROWID"
         )
 
     def __enter__(self) -> "WorkList":
@@ -67,30 +73,38 @@ class WorkList:
         self._folder.cleanup()
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Takes images in; one that is there already is not taken twice.
+        """Takes images in; one that is there already, by whatever name, is not taken twice.
 
         Raises:
-            HyMUNetError: If two different ones would have one mask.
+            HyMUNetError: If two different ones would be written to one file.
         """
         with self._database:
             for entry in entries:
-                try:
-                    self._database.execute(
-                        "INSERT INTO work (mask, label, stamp, entry) VALUES (?, ?, ?, ?)",
-                        (entry.mask, entry.label, entry.stamp, json.dumps(asdict(entry))),
-                    )
-                except sqlite3.IntegrityError:
-                    self._check_same(entry.mask, entry.label, "; give them in two calls with")
+                if self._one("SELECT 1 FROM work WHERE real = ?", entry.real):
+                    continue
+                for target in (entry.mask, *entry.others):
+                    self._check_free(target, entry.label)
+                self._database.execute(
+                    "INSERT INTO work (mask, label, stamp, real, entry) VALUES (?, ?, ?, ?, ?)",
+                    (entry.mask, entry.label, entry.stamp, entry.real, json.dumps(asdict(entry))),
+                )
+                self._database.executemany(
+                    "INSERT INTO others VALUES (?, ?)",
+                    ((target, entry.label) for target in entry.others),
+                )
 
-    def _check_same(self, mask: str, label: str, what: str) -> None:
-        (other,) = self._database.execute(
-            "SELECT label FROM work WHERE mask = ?", (mask,)
-        ).fetchone()  # fmt: skip
-        if other != label:
+    def _check_free(self, target: str, label: str) -> None:
+        other = self._one("SELECT label FROM work WHERE mask = ?", target) or self._one(
+            "SELECT label FROM others WHERE target = ?", target
+        )
+        if other is not None:
             raise HyMUNetError(
-                f"{other} and {label} would both be written to {mask}{what} different --output "
-                "folders"
+                f"{other[0]} and {label} would both be written to {target}; give them in two calls "
+                "with different --output folders"
             )
+
+    def _one(self, question: str, value: str) -> Any:
+        return self._database.execute(question, (value,)).fetchone()
 
     def take_over(self, lines: Iterable[dict[str, Any]]) -> list[str]:
         """Leaves out what a manifest calls done.
@@ -161,4 +175,4 @@ class WorkList:
 def as_entry(text: str) -> Entry:
     """An image from its JSON."""
     fields = json.loads(text)
-    return Entry(**{**fields, "files": tuple(fields["files"])})
+    return Entry(**{**fields, "files": tuple(fields["files"]), "others": tuple(fields["others"])})
