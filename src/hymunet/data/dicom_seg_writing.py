@@ -64,9 +64,8 @@ def make_segmentation(
 ) -> "Dataset":
     """The segmentation of one image; new UIDs each time.
 
-    A single structure has a frame for each slice, so that programs which stack frames as they come
-    see the image's own grid. Of several, each structure's frames follow those of another, and
-    slices that show nothing of it are left out.
+    Each structure has a frame for each slice, whether or not it shows there: programs that stack
+    frames as they come see the image's own grid, once for each structure.
 
     Args:
         mask: Class indices (depth, height, width), or (height, width) of a picture.
@@ -109,7 +108,7 @@ def make_segmentation(
                 pixel_array=np.ascontiguousarray(mask[list(source.depths)]),
                 segmentation_type="BINARY",
                 segment_descriptions=described,
-                omit_empty_frames=len(segments) > 1,
+                omit_empty_frames=False,
                 content_label="SEGMENTATION",
                 content_description=line(f"by {MAKER} {algorithm.model}, not reviewed"),
                 **equipment(source, algorithm, f"{MAKER} segmentation", words),
