@@ -202,7 +202,8 @@ def table(result: dict[str, Any]) -> Table:
     grid = Table("one layer of", "parameters", *TASKS, title=title)
     for block, count in result["parameters"].items():
         rows = [result["accuracy"][task][block] for task in TASKS]
-        scores = [[100 * row[key] for key in ("mean", "low", "high")] for row in rows]
+        # a t-interval knows no bounds, an accuracy has two
+        scores = [[100 * min(max(row[k], 0), 1) for k in ("mean", "low", "high")] for row in rows]
         cells = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in scores]
         grid.add_row(block, f"{count}", *cells)
     return grid
@@ -221,7 +222,8 @@ def figure(result: dict[str, Any]) -> Any:
     for i, block in enumerate(BLOCKS):
         rows = [result["accuracy"][task][block] for task in TASKS]
         x = np.arange(len(TASKS)) + 0.2 * (i - 1)
-        axes[2].vlines(x, [r["low"] for r in rows], [r["high"] for r in rows], color=f"C{i}")
+        ends = [[min(max(row[k], 0), 1) for row in rows] for k in ("low", "high")]
+        axes[2].vlines(x, *ends, color=f"C{i}")
         axes[2].plot(x, [r["mean"] for r in rows], "o", color=f"C{i}", label=block)
         axes[3].plot(bins, result["by_distance"][block], "o-", color=f"C{i}")
     axes[2].set(xticks=range(len(TASKS)), xticklabels=TASKS, title="accuracy", xlim=(-0.5, 1.5))

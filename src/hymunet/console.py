@@ -12,7 +12,7 @@ from hymunet.errors import HyMUNetError
 def say(console: Console, text: str, style: str = "") -> None:
     """Prints a line as it is: brackets are no markup, numbers keep one colour, and nothing is
     wrapped, so that a path can be copied."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager

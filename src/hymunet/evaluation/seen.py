@@ -107,8 +107,9 @@ def refusal(seen: Mapping[str, str]) -> HyMUNetError:
     trained: Sequence[str] = sorted(name for name, part in seen.items() if part == "train")
     return HyMUNetError(
         f"{some_of(len(trained), len(seen), 'case', ('was', 'were'))} trained on: "
-        f"{listed(trained)}; their scores say nothing about new images. Name the held-out part "
-        "(--split test), or add --force to score them all the same"
+        f"{listed(trained)}; their scores say nothing about new images. Name cases it "
+        "has not seen (--split test where the data have a split; --split-file names another), or "
+        "add --force to take them all the same"
     )
 
 

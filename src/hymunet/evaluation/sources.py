@@ -106,6 +106,11 @@ def is_mask_folder(prediction: Path) -> bool:
             f"the run folder {prediction} holds no best.safetensors yet; "
             "let the training finish its first validation, then evaluate again"
         )
+    if (prediction / "compare.json").is_file():
+        raise HyMUNetError(
+            f"{prediction} holds a comparison; name one of its models, such as "
+            f"{prediction}/CCMM-seed0"
+        )
     if not mask_files(prediction):
         raise HyMUNetError(
             f"expected a model file, a run folder or a folder of masks, got {prediction} "

@@ -51,9 +51,9 @@ def compare(
     memory at batch 1, and training throughput; the first model is the one that the others are
     compared with, case by case.
 
-    Each model by each seed is an ordinary run folder in OUTPUT. The same command goes on where it
-    stopped; models and seeds may be added by further calls. A model that fails is recorded with its
-    reason and tried again by the next call.
+    Each model by each seed is a run folder in OUTPUT, which `predict` and the rest read if the
+    network is ours. The same command goes on where it stopped; models and seeds may be added by
+    further calls. A model that fails is recorded with its reason and tried again by the next call.
 
     Args:
         data: A data set as for `train`.
@@ -142,20 +142,22 @@ def run(
     name = data.resolve().stem if data.is_file() else data.resolve().name
     output = Path(output or f"runs/{name}-{verb}")
     console = Console(stderr=True)
-    shared = settle_all(output, data, options, entrants, console, images, masks, split_file)
-    run_cells(shared, entrants, tuple(dict.fromkeys(seeds)), console)
+    shared = settle_all(output, data, options, entrants, verb, console, images, masks, split_file)
+    seeds = tuple(dict.fromkeys(seeds))
+    run_cells(shared, entrants, seeds, console)
     words = {
         **named, "seeds": seeds, "images": images, "masks": masks, "split_file": split_file,
         "output": output, **changed_options(options),
     }  # fmt: skip
-    summary = summarise(shared, command_line(verb, [str(data)], words), started, console)
+    asked = {(entrant.name, seed) for entrant in entrants for seed in seeds}
+    summary = summarise(shared, asked, command_line(verb, [str(data)], words), started, console)
     title = "Comparison" if verb == "compare" else "Ablation"
     result = Comparison(output, summary, output / "report.html")
-    write_text(output / "table.md", markdown(summary, f"{title}: {summary['data']}"))
-    write_page(result.report, summary, title)
+    write_text(output / "table.md", markdown(summary, f"{title}: {name}"))
+    write_page(result.report, summary, f"{title}: {name}")
     if json:
         print(as_json(summary), end="")
     else:
-        print_tables(summary, f"{title}: {summary['data']}")
+        print_tables(summary, f"{title}: {name}")
     say(console, f"report: {result.report}")
     return result

@@ -102,6 +102,7 @@ def profile(
 
     from hymunet.console import counted, say
     from hymunet.errors import HyMUNetError
+    from hymunet.evaluation.provenance import command_line
     from hymunet.experiments.profile.cells import Cells
     from hymunet.experiments.profile.measure import Settings, measure, steps
     from hymunet.experiments.profile.plan import check_options, find_networks, lay_out
@@ -134,7 +135,15 @@ def profile(
 
     summary = summarise_profile(records, conditions)
     notes = missing(summary["cells"]) + _notes(conditions, train)
-    summary["made"] = _made(conditions, words, model, preset, output)
+    options = {
+        "words": words or None, "model": model or None, "preset": preset, "sizes": sizes,
+        "depths": depths, "depth_size": depth_size, "batch": batch, "train": train,
+        "repeats": repeats, "limit": limit, "threads": threads, "in_channels": in_channels,
+        "num_classes": num_classes, "spatial_dims": spatial_dims, "output": output,
+        "device": device,
+    }  # fmt: skip
+    command = command_line("profile", [], options)
+    summary["made"] = _made(command, conditions, words, model, preset)
     report = _write(Path(output), summary, notes)
     result = Profile(summary, notes, report)
     if json:
@@ -188,19 +197,19 @@ def _notes(conditions: Mapping[str, Any], train: bool) -> list[str]:
 
 
 def _made(
+    command: str,
     conditions: Mapping[str, Any],
     words: Sequence[str],
     models: Sequence[str],
     preset: str,
-    output: Path,
 ) -> list[tuple[str, str]]:
     """Rows for "How this was made"."""
     from datetime import UTC, datetime
 
     rows = [
+        ("command", command),
         ("networks", ", ".join([f"{word} {preset}" for word in words] + list(models))),
         ("date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
-        ("folder", str(output)),
     ]
     return rows + [(name.replace("_", " "), str(value)) for name, value in conditions.items()]
 

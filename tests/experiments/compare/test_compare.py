@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import sys
+from importlib import invalidate_caches
 
 import pytest
 import torch
@@ -113,7 +115,7 @@ def test_the_page_fetches_nothing(first):
     assert "http" not in page
     assert "Dice against CPU latency" in page
     assert page.count("</html>") == 1
-    assert "<h1>HyM-UNet comparison: folder pairs</h1>" in page
+    assert "<h1>Comparison: data</h1>" in page
     assert ONE in page
 
 
@@ -186,12 +188,54 @@ def test_seeds_and_models_may_be_added_and_nothing_else(mended, workplace, capsy
     assert seeds == {OURS: [0], ONE: [0, 1], STUMBLING: [0], WIDE: [0]}
     assert table["reference"] == OURS  # who came first, by whatever call
     assert table["models"][1]["per_image"]["dice"]["sd_over_seeds"] is not None
+    assert table["models"][1]["difference_seeds"] == [0]
+    assert "but not the same seeds" in (output / "table.md").read_text()
     seen = log(workplace, "one")
     assert not set(seen[:4]) & set(seen[-4:])  # another seed, other pictures
     capsys.readouterr()
     again = ["compare", "data", "--models", ONE, "--output", "runs", *FLAGS]
     assert main([*again, "--clip", "2"]) == 1
     assert "clip is 1.0 there and 2.0 now. Models and seeds may be added" in capsys.readouterr().err
+
+
+def test_what_failed_before_is_told_and_is_no_failure_of_this_call(workplace, capsys):
+    assert call("runs4", ONE, STUMBLING) == 1
+    (workplace / "stumbling.log").unlink()
+    capsys.readouterr()
+    assert call("runs4", ONE) == 0
+    assert "small_networks:stumbling, seed 0: in an earlier call failed" in capsys.readouterr().out
+
+
+def write_edited(workplace, width, ending=""):
+    source = f"""
+from small_networks import Small, one
+
+def mine(in_channels, num_classes):
+    {ending}
+    return Small(in_channels, num_classes, "mine", width={width})
+
+mine.stride = 8
+"""
+    (workplace / "edited.py").write_text(source)
+    sys.modules.pop("edited", None)
+    invalidate_caches()
+
+
+def test_an_edited_network_is_not_mixed_with_what_it_was(workplace, capsys):
+    write_edited(workplace, 8, 'raise RuntimeError("a slip")')
+    assert call("runs5", "edited:mine") == 1
+    write_edited(workplace, 9)
+    assert call("runs5", "edited:mine") == 0  # nothing had been trained by the slip
+    assert "was edited" not in (workplace / "runs5" / "table.md").read_text()
+    assert call("runs5", ONE) == 0
+    write_edited(workplace, 11)
+    capsys.readouterr()
+    again = ["compare", "data", "--models", "edited:mine", "--output", "runs5", *FLAGS]
+    assert main([*again, "--seeds", "0", "1"]) == 1
+    assert "was edited since edited.mine-seed0 began" in " ".join(capsys.readouterr().err.split())
+    assert not (workplace / "runs5" / "edited.mine-seed1").exists()
+    assert main(again) == 0  # what is done is shown, with a note
+    assert "edited:mine: its file was edited after seed 0" in capsys.readouterr().out
 
 
 def test_a_budget_becomes_epochs_that_all_seeds_share(workplace):
@@ -235,7 +279,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(workplace):
     small = {"image_size": 32, "workers": 0, "device": "cpu", "preset": "tiny"}
     for models, options, words in (
         ((ONE,), TrainOptions(init="isic2018-tiny"), r"advantage over the others; leave --init"),
-        ((ONE,), TrainOptions(stages="CCAA"), r"name it by --models CCAA"),
+        ((ONE,), TrainOptions(stages="CCAA"), r"each model has stages of its own here.*leave --stages out"),
         ((ONE, "small_networks:sixty_four"), TrainOptions(**small),
          r"image_size 32 is not a multiple of 64, as these models need together; give 64"),
         ((), TrainOptions(**small), r"at least one model and one seed"),
@@ -271,16 +315,16 @@ def test_the_batch_is_what_the_hungriest_can_be_trained_with(workplace, monkeypa
         "hymunet.experiments.compare.settle.available_memory", lambda _: 4 * needs[1]
     )
     output, console = workplace / "batch", Console(quiet=True)
-    shared = settle_all(output, workplace / "data", options, entrants, console)
+    shared = settle_all(output, workplace / "data", options, entrants, "compare", console)
     assert shared.settings.batch_size == 2
     # 8 cases in batches of 2: as many passes as make the usual number of steps
     assert shared.settings.epochs == passes(8, 2, False)[0]
     monkeypatch.undo()
-    again = settle_all(output, workplace / "data", options, entrants, console)
+    again = settle_all(output, workplace / "data", options, entrants, "compare", console)
     assert (again.settings, again.split.train) == (shared.settings, shared.split.train)
 
 
-def test_an_ablation_says_effects_with_intervals(workplace):
+def test_an_ablation_says_effects_with_intervals(workplace, capsys):
     flags = [*FLAGS[2:], "--epochs", "1"]
     arguments = ["ablate", "data", "--factors", "directions", "--seeds", "0", "--output", "a"]
     assert main([*arguments, *flags]) == 0
@@ -291,5 +335,30 @@ def test_an_ablation_says_effects_with_intervals(workplace):
     assert updates == [4 * updates[1], updates[1], 2 * updates[1]]
     assert all(model["difference"]["dice"]["low"] is not None for model in table["models"][1:])
     page = (workplace / "a" / "report.html").read_text()
+    assert call("a", ONE) == 1  # a folder is of one verb
+    assert "holds the results of `hymunet ablate`" in " ".join(capsys.readouterr().err.split())
     assert ">directions</th>" in page
     assert load_model(workplace / "a" / "directions-1-seed0")[0].config.directions == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--skip", "concat"], "no difference between hymunet and skip-concat; leave --skip out"),
+     (["--boundary-weight", "0"], "leave --boundary-weight out, or the factor loss"),
+     (["--stages", "CCCC"], "each model has stages of its own here")],
+)  # fmt: skip
+def test_an_ablation_of_what_is_not_there_is_refused(workplace, capsys, options, words):
+    arguments = ["ablate", "data", "--factors", "skip", "loss", "--output", "none", *FLAGS]
+    assert main([*arguments, *options]) == 1
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not (workplace / "none").exists()
+
+
+def test_options_that_change_ours_are_in_its_description(workplace):
+    flags = [*FLAGS[2:], "--epochs", "1", "--skip", "concat", "--output", "described"]
+    assert main(["compare", "data", "--models", "CCCC", ONE, *flags]) == 0
+    table = json.loads((workplace / "described" / "table.json").read_text())
+    assert [model["what"].endswith("; its skips: concat") for model in table["models"]] == [
+        True,
+        False,
+    ]

@@ -8,6 +8,7 @@ from hymunet.errors import HyMUNetError
 from hymunet.experiments.compare.results import (
     PER_IMAGE,
     differences,
+    empty_notes,
     model_figures,
     statistics_notes,
 )
@@ -128,11 +129,13 @@ def test_other_cases_are_not_paired():
 
 @pytest.mark.parametrize(
     ("groups", "models", "said"),
-    [(1, 1, "1 independent case no corrected p can begin below 1:"), (5, 1, "below 0.0625:"),
-     (6, 1, ""), (6, 2, "below 0.0625:"), (9, 10, ""), (2, 0, "")],
+    [(1, 1, "1 independent case no corrected p can be below 1:"), (5, 1, "below 0.062:"),
+     (6, 1, ""), (6, 2, "below 0.062:"), (9, 10, ""), (2, 0, "")],
 )  # fmt: skip
 def test_it_is_said_where_no_difference_could_be_shown(groups, models, said):
-    notes = statistics_notes(groups, models)
+    notes = statistics_notes(groups, models, 1)
+    assert "one seed each" in notes[1]
+    assert "one seed each" not in " ".join(statistics_notes(groups, models, 2))
     assert any("cannot show it" in note for note in notes) == bool(said)
     assert said in " ".join(notes)
     assert any("Holm" in note for note in notes) == bool(models)
@@ -140,3 +143,10 @@ def test_it_is_said_where_no_difference_could_be_shown(groups, models, said):
     if groups > 1 and models:
         p = holm([paired_sign_flip([1.0] * groups, [0.0] * groups)] * models)[0]
         assert (p > 0.05) == bool(said)
+
+
+def test_masks_with_a_fixed_score_are_counted():
+    rows = [{"pred_area": p, "target_area": t} for p, t in ((0, 5), (5, 0), (0, 0), (5, 5))]
+    (note,) = empty_notes({"ours": {0: rows[2:]}, "theirs": {0: rows, 1: rows}})
+    assert note.endswith("for a distance: theirs 4 of 8")
+    assert empty_notes({"ours": {0: rows[2:]}}) == []

@@ -1,4 +1,4 @@
-"""One model by one seed: an ordinary run folder, trained and judged, or the reason why not."""
+"""One model by one seed: a run folder, trained and judged, or the reason why not."""
 
 import csv
 import gc
@@ -52,8 +52,12 @@ class Cell:
     @property
     def failure(self) -> dict[str, Any] | None:
         """Why it could not be finished: `reason`, `traceback`; None where nothing is known."""
-        content = _read_json(self.comparison / f"{self.folder.name}.{FAILURE}")
-        return content or None
+        return _read_json(self.failure_file) or None
+
+    @property
+    def failure_file(self) -> Path:
+        """Where it is written why it could not be finished."""
+        return self.comparison / f"{self.folder.name}.{FAILURE}"
 
     def scores(self) -> list[dict[str, Any]] | None:
         """The rows of its cases.csv; None until it has been judged, with the weights it has now."""
@@ -94,7 +98,7 @@ def run_cell(cell: Cell, shared: Shared, console: Console) -> bool:
     Returns:
         Whether it is done.
     """
-    note = cell.comparison / f"{cell.folder.name}.{FAILURE}"
+    note = cell.failure_file
     try:
         if cell.scores() is None:
             _train_and_judge(cell, shared, console)
@@ -108,6 +112,7 @@ def run_cell(cell: Cell, shared: Shared, console: Console) -> bool:
         }
         write_text(note, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         say(console, f"{cell.entrant.name}, seed {cell.seed}: failed: {reason}", "red")
+        say(console, f"  traceback: {note}")
         return False
     finally:
         gc.collect()
@@ -118,7 +123,7 @@ def run_cell(cell: Cell, shared: Shared, console: Console) -> bool:
 
 
 def _train_and_judge(cell: Cell, shared: Shared, console: Console) -> None:
-    if not cell.folder.exists() and (source := cell.entrant.source()):
+    if not cell.epochs() and (source := cell.entrant.source()):
         before = read_record(shared.folder)
         sources = before.get("sources", {}) | {cell.folder.name: source}
         write_record(shared.folder, before | {"sources": sources})

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,13 @@ from hymunet.experiments.compare.entrants import Entrant
 from hymunet.experiments.compare.kinds import differences_within
 from hymunet.experiments.compare.paces import measure_paces, paces
 from hymunet.experiments.compare.record import read_record, write_record
-from hymunet.experiments.compare.results import differences, model_figures, statistics_notes
+from hymunet.experiments.compare.results import (
+    differences,
+    empty_notes,
+    model_figures,
+    shared_seeds,
+    statistics_notes,
+)
 from hymunet.experiments.compare.settle import Shared
 from hymunet.files import write_text
 from hymunet.machine import machine
@@ -43,6 +49,8 @@ def run_cells(
             _check_name(entrant, known)
             known.append(entrant)
         cells += [(entrant.name, s) for s in seeds if (entrant.name, s) not in cells]
+        own = [Cell(entrant, seed, shared.folder) for name, seed in cells if name == entrant.name]
+        _check_source(entrant, own, record.get("sources", {}))
     record |= {"models": [asdict(one) for one in known], "cells": cells}
     write_record(shared.folder, record)
     measure_paces(shared, entrants, console)
@@ -54,9 +62,18 @@ def run_cells(
             run_cell(Cell(entrant, seed, shared.folder), shared, console)
 
 
-def summarise(shared: Shared, command: str, started: float, console: Console) -> dict[str, Any]:
+def summarise(
+    shared: Shared, asked: Set[tuple[str, int]], command: str, started: float, console: Console
+) -> dict[str, Any]:
     """Figures of all cells that are done, whichever call did them; writes costs.json and
     table.json.
+
+    Args:
+        shared: What all have in common.
+        asked: Models and seeds of this call.
+        command: Of this call.
+        started: When it began, on the clock `time.perf_counter`.
+        console: Where to report.
 
     Raises:
         HyMUNetError: If no cell is done.
@@ -72,7 +89,16 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
             rows[cell.entrant.name][cell.seed] = scores
         elif cell.failure is not None:
             reason = cell.failure["reason"]
-            failed.append({"model": cell.entrant.name, "seed": cell.seed, "reason": reason})
+            name, seed = cell.entrant.name, cell.seed
+            failed.append(
+                {
+                    "model": name,
+                    "seed": seed,
+                    "reason": reason,
+                    "file": cell.failure_file.name,
+                    "asked": (name, seed) in asked,
+                }
+            )
         else:
             left.append({"model": cell.entrant.name, "seed": cell.seed})
     rows = {name: by_seed for name, by_seed in rows.items() if by_seed}
@@ -86,17 +112,19 @@ def summarise(shared: Shared, command: str, started: float, console: Console) ->
     models = [
         {
             "name": name,
-            "what": entrants[name].what,
+            "what": _described(entrants[name], shared),
             "factor": entrants[name].factor,
             **_training(shared, [c for c in cells if c.entrant.name == name and c.seed in by_seed]),
             **model_figures(by_seed),
             "difference": found.get(name),
+            "difference_seeds": shared_seeds(by_seed, rows.get(reference, {})),
             "difference_within": within.get(name),
             "cost": asdict(costs[name]),
         }
         for name, by_seed in rows.items()
     ]
-    notes = statistics_notes(models[0]["groups"], len(found))
+    notes = statistics_notes(models[0]["groups"], len(found), max(map(len, rows.values())))
+    notes += empty_notes(rows)
     if reference not in rows:
         notes.append(f"{reference}, which the others are to be compared with, is not done: no "
                      "differences")  # fmt: skip
@@ -166,19 +194,46 @@ def _training(shared: Shared, cells: Sequence[Cell]) -> dict[str, Any]:
 def _edited(
     entrants: Mapping[str, Entrant], cells: Sequence[Cell], sources: Mapping[str, str]
 ) -> list[str]:
-    """A note for each model whose file is not what some of its seeds were trained with."""
+    """A note for each model whose file is not what its seeds were trained with."""
     notes = []
     for name, entrant in entrants.items():
-        now = entrant.source()
-        own = [cell for cell in cells if cell.entrant.name == name and cell.finished]
-        old = [cell.seed for cell in own if now and sources.get(cell.folder.name, now) != now]
+        old = _of_another_file(entrant, [c for c in cells if c.entrant.name == name], sources)
         if old:
             notes.append(
-                f"{name}: its file was edited after seed {', '.join(map(str, old))} had been "
-                "trained: scores are of the file as it was, costs of the file as it is; move those "
-                "run folders away, and they are trained anew"
+                f"{name}: its file was edited after seed {', '.join(str(c.seed) for c in old)} had "
+                "been trained: scores are of the file as it was, costs of the file as it is; move "
+                "those run folders away, and they are trained anew"
             )
     return notes
+
+
+def _of_another_file(
+    entrant: Entrant, cells: Sequence[Cell], sources: Mapping[str, str]
+) -> list[Cell]:
+    """The cells that were trained with the file of the function as it was before."""
+    now = entrant.source()
+    begun = [cell for cell in cells if cell.epochs()]
+    return [cell for cell in begun if now and sources.get(cell.folder.name, now) != now]
+
+
+def _check_source(entrant: Entrant, cells: Sequence[Cell], sources: Mapping[str, str]) -> None:
+    """Refuses to train a network beside others of one name that were something else."""
+    old = _of_another_file(entrant, cells, sources)
+    if old and not all(cell.finished for cell in cells):
+        raise HyMUNetError(
+            f"{entrant.name}: its file was edited since {', '.join(c.folder.name for c in old)} "
+            f"began, so different networks would stand under one name; move what is old out of "
+            f"{old[0].comparison}, and it is trained anew, or give the new network a function of "
+            "its own"
+        )
+
+
+def _described(entrant: Entrant, shared: Shared) -> str:
+    """What it is, with the shared options that make it another network."""
+    skip = shared.settings_of(entrant, 0).skip
+    if entrant.builder is not None or skip == "mgf" or "skip" in entrant.options:
+        return entrant.what
+    return f"{entrant.what}; its skips: {skip}"
 
 
 def _costs(

@@ -15,6 +15,7 @@ from hymunet.experiments.compare.results import of_shared_seeds
 from hymunet.metrics.statistics import bootstrap_mean
 
 METRICS_WITHIN = ("dice", "boundary_iou")
+FEWEST = 5  # groups of cases: resampling two or three shows nothing but themselves
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -31,7 +32,8 @@ def differences_within(
 
     Returns:
         Model -> stratum -> band -> `n` (references in it) and for each of `METRICS_WITHIN` `mean`,
-        `low`, `high` (bootstrap over groups of the paired differences, seeds averaged first).
+        `low`, `high` (bootstrap over groups of the paired differences, seeds averaged first; None
+        below `FEWEST` groups).
         They are not corrected: with so many, some leave 0 out by chance.
     """
     one_seed = next(iter(models[reference].values()))
@@ -59,7 +61,10 @@ def _difference(
 ) -> dict[str, float | None]:
     keys = [(row["case"], row["class"]) for row in rows]
     change = np.array([theirs[key][metric] - own[key][metric] for key in keys])
-    return as_bounds(bootstrap_mean(change, [row["group"] for row in rows]))
+    groups = [row["group"] for row in rows]
+    if len(set(groups)) < FEWEST:
+        return {"mean": float(change.mean()), "low": None, "high": None}
+    return as_bounds(bootstrap_mean(change, groups))
 
 
 def _averaged(by_seed: Mapping[int, Rows]) -> dict[tuple[str, str], dict[str, float]]:

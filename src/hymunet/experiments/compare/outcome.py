@@ -22,5 +22,5 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """1 where a model could not be trained or judged."""
-        return int(bool(self.summary["failed"]))
+        """1 where a model that this call asked for could not be trained or judged."""
+        return int(any(one["asked"] for one in self.summary["failed"]))

@@ -39,7 +39,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def check_folder(folder: Path, record: dict[str, Any], asked: dict[str, Any]) -> None:
+def check_folder(folder: Path, record: dict[str, Any], asked: dict[str, Any], verb: str) -> None:
     """Refuses a folder that holds something else, or a comparison with other settings.
 
     Raises:
@@ -52,6 +52,11 @@ def check_folder(folder: Path, record: dict[str, Any], asked: dict[str, Any]) ->
                 f"({listed(others)}; {RECORD} is missing); choose a new folder"
             )
         return
+    if record["verb"] != verb:
+        raise HyMUNetError(
+            f"{folder} holds the results of `hymunet {record['verb']}`, which compares other "
+            f"models; give `hymunet {verb}` another --output"
+        )
     if differ := differing(record["asked"], asked):
         raise HyMUNetError(
             f"the comparison in {folder} was begun with other settings: {'; '.join(differ)}. "

@@ -118,18 +118,51 @@ def of_shared_seeds(
     A seed draws the order of the cases and how they are augmented, so it makes a training easier
     or harder for all alike: a model of one seed is not to be measured against the mean of two.
     """
-    both = [seed for seed in own if seed in theirs]
+    both = shared_seeds(theirs, own)
     if not both:
         return dict(theirs), dict(own)
     return {seed: theirs[seed] for seed in both}, {seed: own[seed] for seed in both}
 
 
-def statistics_notes(groups: int, models: int) -> list[str]:
-    """How the figures were made, and what limits them."""
+def shared_seeds(theirs: Mapping[int, Rows], own: Mapping[int, Rows]) -> list[int]:
+    """The seeds that a difference of two models is over; none where they share none."""
+    return [seed for seed in own if seed in theirs]
+
+
+def empty_notes(models: Mapping[str, Mapping[int, Rows]]) -> list[str]:
+    """Says of which models masks are empty where the reference is not, or hold something where it
+    is empty: their scores are fixed ones (see `hymunet.metrics.case`)."""
+    found = []
+    for name, by_seed in models.items():
+        rows = [row for several in by_seed.values() for row in several]
+        count = sum((row["pred_area"] == 0) != (row["target_area"] == 0) for row in rows)
+        if count:
+            found.append(f"{name} {count} of {len(rows)}")
+    if not found:
+        return []
+    return [
+        "masks that are empty where the reference is not, or the other way round, which count with "
+        f"ratios of 0 and the image's diagonal for a distance: {', '.join(found)}"
+    ]
+
+
+def statistics_notes(groups: int, models: int, seeds: int) -> list[str]:
+    """How the figures were made, and what limits them.
+
+    Args:
+        groups: Of cases.
+        models: That are compared with the first.
+        seeds: Of the model that has most.
+    """
     notes = [
         "intervals: 95 % bootstrap over groups of cases; seeds are averaged a case first, so they "
         "do not tell how another training would have come out (the deviation over seeds does)",
     ]
+    if seeds == 1:
+        notes.append(
+            "one seed each: how much one training differs from the next was not measured, and may "
+            "be more than a difference; --seeds 0 1 2 measures it"
+        )
     if models:
         notes.append(
             "differences: of the same case, over the seeds that both have, model minus reference; "
@@ -139,8 +172,8 @@ def statistics_notes(groups: int, models: int) -> list[str]:
         least = min(1.0, models * 2.0 ** (1 - groups))
         if least > 0.05:
             notes.append(
-                f"with {plural(groups, 'independent case')} no corrected p can begin below "
-                f"{least:.3g}: however large a difference is, these cases cannot show it"
+                f"with {plural(groups, 'independent case')} no corrected p can be below "
+                f"{least:.2g}: however large a difference is, these cases cannot show it"
             )
     return [*notes, *few_groups_notes(groups)]
 

@@ -90,6 +90,7 @@ def settle_all(
     data: Path,
     options: TrainOptions,
     entrants: Sequence[Entrant],
+    verb: str,
     console: Console,
     images: Path | None = None,
     masks: Path | None = None,
@@ -106,6 +107,7 @@ def settle_all(
         data: A data set in any layout of `find_dataset`.
         options: What somebody chose; the seed draws the split.
         entrants: Who takes part.
+        verb: compare or ablate; a folder holds one or the other.
         console: Where to report.
         images: Folder of images, where it has no usual name.
         masks: Folder of masks, likewise.
@@ -114,10 +116,10 @@ def settle_all(
     Raises:
         HyMUNetError: If data or options cannot be used, or the folder holds something else.
     """
-    _refuse_options(options)
+    _refuse_options(options, entrants)
     asked = plain_settings(options, data, images, masks, split_file)
     record = read_record(folder)
-    check_folder(folder, record, asked)
+    check_folder(folder, record, asked, verb)
     settled = dict(record.get("settled") or {})
     chosen = replace(options, **known_options(settled)) if settled else options
     dataset = grouped_by_name(find_dataset(data, images, masks), options.groups)
@@ -145,7 +147,14 @@ def settle_all(
         make_folder(folder)
         save_split(folder / SPLIT, split)
         write_record(
-            folder, {"asked": asked, "settled": plain_options(fixed), "models": [], "cells": []}
+            folder,
+            {
+                "verb": verb,
+                "asked": asked,
+                "settled": plain_options(fixed),
+                "models": [],
+                "cells": [],
+            },
         )
     return Shared(
         folder,
@@ -162,7 +171,7 @@ def settle_all(
     )
 
 
-def _refuse_options(options: TrainOptions) -> None:
+def _refuse_options(options: TrainOptions, entrants: Sequence[Entrant]) -> None:
     if options.init is not None:
         raise HyMUNetError(
             "init starts from one model's weights, which would be an advantage over the others; "
@@ -170,9 +179,19 @@ def _refuse_options(options: TrainOptions) -> None:
         )
     if options.stages != "CCMM":
         raise HyMUNetError(
-            f"stages {options.stages} is a model of its own here: name it by --models "
-            f"{options.stages}"
+            f"stages {options.stages} cannot hold for all: each model has stages of its own here "
+            "(for `compare`, four letters under --models are one); leave --stages out"
         )
+    for entrant in entrants:
+        own = entrant.options.items()
+        if entrant.factor and own and all(getattr(options, name) == value for name, value in own):
+            name, value = next(iter(own))
+            option = name.replace("_", "-")
+            raise HyMUNetError(
+                f"with --{option} {value} there would be no difference between "
+                f"{entrants[0].name} and {entrant.name}; leave --{option} out, or the factor "
+                f"{entrant.factor}"
+            )
 
 
 def _sized(

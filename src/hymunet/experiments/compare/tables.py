@@ -19,14 +19,17 @@ Model = Mapping[str, Any]
 
 def score_headings(summary: Mapping[str, Any]) -> list[str]:
     """Of the columns of `score_cells`."""
-    return ["model", "seeds", *_metric_names(summary), "pooled Dice", "pooled IoU"]
+    shown = _metric_names(summary)
+    return ["model", "seeds", *shown, "pooled Dice", "pooled IoU", "Dice, sd over seeds"]
 
 
 def score_cells(model: Model) -> list[str]:
     """A row of the table of scores, means with intervals."""
     row = [model["name"], " ".join(map(str, model["seeds"]))]
     row += [with_interval(model["per_image"].get(metric), metric) for metric in SHOWN]
-    return row + [with_interval(model["pooled"][metric], metric) for metric in ("dice", "iou")]
+    row += [with_interval(model["pooled"][metric], metric) for metric in ("dice", "iou")]
+    spread = model["per_image"]["dice"]["sd_over_seeds"]
+    return [*row, "–" if spread is None else f"{spread:.4f}"]
 
 
 def cost_headings(summary: Mapping[str, Any]) -> list[str]:
@@ -61,13 +64,14 @@ def _passes(values: Sequence[float]) -> str:
 
 def difference_headings(summary: Mapping[str, Any]) -> list[str]:
     """Of the columns of `difference_cells`."""
-    return ["model", *_metric_names(summary)]
+    return ["model", "seeds", *_metric_names(summary)]
 
 
 def difference_cells(model: Model) -> list[str]:
     """A row of the table of differences: mean, interval, corrected p."""
     found = model["difference"]
-    return [model["name"], *(difference_text(found.get(metric), metric) for metric in SHOWN)]
+    seeds = " ".join(map(str, model["difference_seeds"])) or "none shared"
+    return [model["name"], seeds, *(difference_text(found.get(metric), metric) for metric in SHOWN)]
 
 
 def kind_rows(models: Sequence[Model], metric: str) -> list[list[str]]:
@@ -118,7 +122,9 @@ def markdown(summary: Mapping[str, Any], title: str) -> str:
             lines += _table(kind_headings(compared), kind_rows(compared, metric))
     lines += ["", *(f"- {model['name']}: {model['what']}" for model in summary["models"])]
     for one in summary["failed"]:
-        lines.append(f"- {one['model']}, seed {one['seed']}: failed: {one['reason']}")
+        lines.append(
+            f"- {one['model']}, seed {one['seed']}: failed: {one['reason']} ({one['file']})"
+        )
     for one in summary["open"]:
         lines.append(f"- {one['model']}, seed {one['seed']}: not finished")
     lines += ["", *(f"- {note}" for note in [*COST_NOTES, *summary["notes"]])]
@@ -130,7 +136,9 @@ COST_NOTES = (
     "per-image means, and pooled over all pixels, with 95 % intervals; no post-processing, "
     "probabilities cut at 0.5 (sigmoid) or by the largest (softmax), for all alike",
     "latency and peak memory: one image, forward; times in turns, the median of the rounds; memory "
-    "in a process of its own, above what it held after a first pass: weights, image and all else",
+    "in a process of its own: the peak while network, image and activations are made, above what "
+    "it held after making them once before (`profile` warms up by a smaller network, so it has a "
+    "little more)",
     "a scan update is 5 multiply-adds and 1 exponential, not counted among the multiply-adds",
     "train images/s: by the run's own clock, loading, augmentation and validation included; "
     "passes: how often each training case was seen, and, best after, until the weights that were "
@@ -146,9 +154,13 @@ def about(summary: Mapping[str, Any]) -> str:
         f"{summary['data']}: {plural(summary['n'], summary['part'] + ' case')} in "
         f"{plural(summary['groups'], 'group')}; "
         f"trained on {split['train']}, epoch chosen on {split['val']}; images of {size}, batches "
-        f"of {summary['batch_size']}{budget}. Same split, preprocessing, augmentation and seeds "
-        "for all."
+        f"of {summary['batch_size']}{budget}. Same split, preprocessing and augmentation for all"
+        + (", and the same seeds." if _same_seeds(summary) else ", but not the same seeds.")
     )
+
+
+def _same_seeds(summary: Mapping[str, Any]) -> bool:
+    return len({tuple(sorted(model["seeds"])) for model in summary["models"]}) == 1
 
 
 def print_tables(summary: Mapping[str, Any], title: str) -> None:
@@ -158,11 +170,14 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(emoji=False)  # mynet:boom is a name
     table = Table(
         title=escape(title), title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False
     )
     table.add_column("model", overflow="fold")  # 80 columns hold it where long names are folded
+    apart = not _same_seeds(summary)
+    if apart:
+        table.add_column("seeds", no_wrap=True)
     for heading in ("Dice", "param.", "CPU"):
         table.add_column(heading, justify="right", no_wrap=True)
     difference = wrap(f"Dice − {summary['reference']}", WIDEST, break_on_hyphens=False)
@@ -172,6 +187,7 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
         means, found = model["per_image"], (model["difference"] or {}).get("dice")
         table.add_row(
             escape(model["name"]),
+            *([" ".join(map(str, model["seeds"]))] if apart else []),
             format_value(means["dice"]["mean"], "dice"),
             amount(model["cost"]["parameters"]),
             duration(model["cost"]["cpu_s"]),
@@ -181,9 +197,14 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
     console.print(table)
     console.print()
     console.print("  " + escape(about(summary)), highlight=False)
+    if apart:
+        said = "differences are over the seeds that a model shares with"
+        console.print(escape(f"  note: {said} {summary['reference']}"), highlight=False)
     for one in summary["failed"]:
-        text = f"{one['model']}, seed {one['seed']}: failed: {one['reason']}"
-        console.print("  " + escape(text), style="red", highlight=False)
+        when = "" if one["asked"] else "in an earlier call "
+        text = f"{one['model']}, seed {one['seed']}: {when}failed: {one['reason']}"
+        style = "red" if one["asked"] else ""
+        console.print("  " + escape(text), style=style, highlight=False)
     for note in summary["notes"]:
         console.print(f"  note: {escape(note)}", highlight=False)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hymunet.evaluation.summary import FEW_GROUPS
+
 
 def format_px(value: float | None) -> str:
     """Pixels without decimals above 10, with one below; – for nothing."""
@@ -40,6 +42,8 @@ def verdict(gates: Sequence[Mapping[str, Any]]) -> str:
     if change["low"] is None:
         return f"Of too few cases to say more: {number}."
     number += f" (95 % interval {format_ratio_interval(change)}, n = {gates[-1]['n']})"
+    if gates[-1]["n"] < FEW_GROUPS:
+        return f"Of so few cases, fewer than {FEW_GROUPS}, the interval is too narrow: {number}."
     sentence = {
         "less": f"Taken together, the gates suppress the background: {number}.",
         "more": f"Taken together, the gates favour the background: {number}.",

@@ -28,7 +28,7 @@ def print_profile(summary: Mapping[str, Any], notes: list[str]) -> None:
         console.print(_depth_table(summary))
         console.print(
             "  what one more block in every encoder stage costs; from shallow and to deep: between "
-            "the first and between the last two depths, alike where it is linear",
+            "the first and between the last two of three or more depths, alike where it is linear",
             highlight=False,
         )
     for note in notes:
@@ -117,8 +117,7 @@ def _depth_table(summary: Mapping[str, Any]) -> Any:
             escape(network["name"]),
             str(depth["size"]),
             duration(depth["time"]["a_block"]["value"]),
-            duration(steps[0]["estimate"]["value"]),
-            duration(steps[-1]["estimate"]["value"]),
+            *(duration(steps[k]["estimate"]["value"]) if len(steps) > 1 else "–" for k in (0, -1)),
             binary(depth["memory"]["a_block"]["value"]) if depth["memory"] else "–",
             amount(depth["parameters"]["a_block"]["value"]),
         )
