@@ -105,6 +105,7 @@ def test_costs_of_an_edited_file_are_measured_anew_and_its_seeds_are_named(
     cell = Cell(both[0], 3, tmp_path)
     cell.folder.mkdir()
     (cell.folder / "provenance.json").write_text('{"finished": true}')
+    (cell.folder / "metrics.csv").write_text("step,seconds\n2,1.0\n")
     entrants, sources = {both[0].name: both[0]}, {cell.folder.name: both[0].source()}
     assert comparison._edited(entrants, [cell], sources) == []
     path = workplace / "small_networks.py"
