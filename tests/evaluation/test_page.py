@@ -21,8 +21,8 @@ def test_names_of_files_are_text_not_markup():
     from jinja2 import UndefinedError
 
     page = render(
-        "hymunet.experiments.compare/page.html.jinja", {}, style="", title="T",
-        summary={"data": "<b>x</b>", "failed": [], "open": [], "made": {"date": "now"},
+        "hymunet.experiments.compare/page.html.jinja", {}, style="", title="<b>x</b>",
+        summary={"failed": [], "open": [], "made": {"date": "now"},
                  "size": [8, 8], "costs": {"processor": "p", "threads": 1, "gpu": None},
                  "models": []},
         about="", charts=[], effects=[], score_headings=["<i>"], score_rows=[], cost_headings=[],
