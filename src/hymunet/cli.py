@@ -95,6 +95,10 @@ def make_app(verb: str | None = None) -> cyclopts.App:
     return app
 
 
+# what they have done is taken up again
+RESUMABLE = [[verb] for verb in ("train", "compare", "ablate", "profile", "download", "reproduce")]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 only when all went well.
 
@@ -120,7 +124,9 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as the shell says of a process that SIGPIPE ends
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        goes_on = tokens[:1] in RESUMABLE or (tokens[:1] == ["predict"] and "ray" in tokens)
+        more = "; the same command goes on where it stopped" if goes_on else ""
+        print(f"interrupted{more}", file=sys.stderr)
         return 130
     return getattr(result, "exit_code", 0)
 

@@ -448,3 +448,37 @@ def test_masks_of_nothing_or_of_nearly_everything_are_suspects(share, words):
     found = suspicion(share)
     assert (found is None) == (words is None)
     assert words is None or words in found
+
+
+def test_the_results_of_an_archive_are_left_alone(folder, toy_file, output):
+    (output / "manifest").mkdir(parents=True)
+    (output / "manifest" / "settings.json").write_text("{}")
+    with pytest.raises(HyMUNetError, match="holds results of --engine ray"):
+        predict(str(folder), model=toy_file, output=output)
+
+
+def test_ctrl_c_keeps_the_tables_of_what_is_done(folder, toy_file, output, monkeypatch, capsys):
+    from hymunet.inference import predict as module
+
+    segment, count = module.segment_case, []
+
+    def until_the_second(*arguments):
+        count.append(1)
+        if len(count) == 2:
+            raise KeyboardInterrupt
+        return segment(*arguments)
+
+    monkeypatch.setattr(module, "segment_case", until_the_second)
+    assert main(["predict", str(folder), "--model", str(toy_file), "--output", str(output)]) == 130
+    said = capsys.readouterr().err
+    assert "1 of 3 images are segmented and whole, measurements.csv" in said
+    assert said.rstrip().endswith("interrupted")  # nothing goes on by itself here
+    with open(output / "measurements.csv", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 1
+
+
+@pytest.mark.parametrize("workers", ["0", "-1"])
+def test_workers_are_counted_from_one(folder, toy_file, output, capsys, workers):
+    flags = ["--model", str(toy_file), "--output", str(output), "--engine", "ray"]
+    assert main(["predict", str(folder), *flags, "--workers", workers]) == 1
+    assert "--workers must be 1 or more" in capsys.readouterr().err

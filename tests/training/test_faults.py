@@ -188,6 +188,12 @@ def test_a_case_that_has_changed_since_the_run_began_is_refused(
         said_by(own_data, run)
     path.write_bytes(before)
     assert "resuming from" in said_by(own_data, run)
+    # a finished run's report is not made anew of other data either
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(HyMUNetError, match=words):
+        said_by(own_data, run)
+    path.write_bytes(before)
+    assert "finished already" in said_by(own_data, run)
 
 
 # disks

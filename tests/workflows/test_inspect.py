@@ -220,10 +220,10 @@ def test_parts_are_measured_one_by_one():
 )
 def test_the_verdict_goes_by_the_interval(low, high, words):
     change = {"mean": (low * high) ** 0.5, "low": low, "high": high}
-    whole = {"level": None, "change": change, "n": 9}
+    whole = {"level": None, "change": change, "n": 30}
     assert words in verdict([whole])
     each = [
-        {"level": level, "change": {"mean": 1.0, "low": bounds[0], "high": bounds[1]}, "n": 9}
+        {"level": level, "change": {"mean": 1.0, "low": bounds[0], "high": bounds[1]}, "n": 30}
         for level, bounds in enumerate([(0.8, 0.9), (1.2, 1.3), (0.9, 1.2)])
     ]
     told = verdict([*each, whole]).partition("By itself, ")
@@ -232,6 +232,13 @@ def test_the_verdict_goes_by_the_interval(low, high, words):
         "skip 1 lets less of it through, skip 2 lets more of it through, skip 3 makes no "
         "difference that these cases can show."
     )
+
+
+def test_of_few_images_nothing_is_concluded():
+    change = {"mean": 0.8, "low": 0.7, "high": 0.9}
+    said = verdict([{"level": None, "change": change, "n": 29}])
+    assert "fewer than 30" in said
+    assert "suppress" not in said
 
 
 def test_an_image_that_is_none_is_refused_in_words(model, tmp_path):

@@ -122,6 +122,7 @@ def test_a_comparison_with_long_names(capsys, columns):
     models = [
         {
             "name": name,
+            "seeds": [0],
             "per_image": {"dice": {"mean": 0.9018}},
             "cost": {"parameters": 11_800_000, "cpu_s": 0.0659},
             "difference": {"dice": change} if name != LONG else None,

@@ -209,6 +209,24 @@ def fetched(urls: Sequence[str]) -> Iterator[list[Path]]:
         yield files
 
 
+def place_of(url: str) -> tuple[str, str]:
+    """Which file an address means, however it is spelt: the kind of its store, and the path in it.
+    What is packed in another file (zip://...::...) is no place that anything is written to."""
+    import os
+
+    from fsspec.core import split_protocol
+    from fsspec.registry import get_filesystem_class
+
+    if "::" in url:
+        return "packed", url
+    protocol, _ = split_protocol(url)
+    kind = get_filesystem_class(protocol or "file")
+    path = str(kind._strip_protocol(url))
+    if issubclass(kind, get_filesystem_class("file")):
+        return "file", os.path.realpath(path)
+    return kind.__name__, path.strip("/")
+
+
 def local_path(url: str) -> Path | None:
     """The path that an address of this machine's own files means, file:///archive; None: of others.
 

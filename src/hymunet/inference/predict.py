@@ -149,8 +149,11 @@ def predict(
             )
         from hymunet.inference.archive.run import predict_archive
 
+        if workers is not None and workers < 1:
+            raise HyMUNetError(f"--workers must be 1 or more, not {workers}")
         return predict_archive(inputs, output, job, workers, address, console, json)
     _check_plain(inputs, output, workers, address)
+    _refuse_archive(Path(output))
     return _predict_here(inputs, Path(output), job, output_format, codes, console, json)
 
 
@@ -169,6 +172,21 @@ def _check_plain(
     asked = urls + [name for name, value in options if value is not None]
     if asked:
         raise HyMUNetError(f"{', '.join(asked[:4])}: only --engine ray knows this; add it")
+
+
+def _refuse_archive(output: Path) -> None:
+    """Keeps masks that no manifest knows out of the results of --engine ray.
+
+    Raises:
+        HyMUNetError: If the output holds such results.
+    """
+    from hymunet.inference.archive.manifest import SETTINGS
+
+    if (output / SETTINGS).exists():
+        raise HyMUNetError(
+            f"{output} holds results of --engine ray, whose manifest would not know of this call; "
+            "add --engine ray, or choose another --output"
+        )
 
 
 def _predict_here(
@@ -212,13 +230,13 @@ def _predict_here(
         return segment_case(predictor, case, files, values, on_progress)
 
     report = PredictReport()
-    stopped: NoRoomError | None = None
+    stopped: NoRoomError | KeyboardInterrupt | None = None
     names = sum(len(case.label) for case in cases) + sum(len(str(one.mask)) for one in targets)
     size = (config.num_labels - 1) * (2 * names + _ROW_BYTES * len(cases))
     with room_kept(output, size) as free_room:
         try:
             _segment_all(cases, targets, segment, report, console)
-        except NoRoomError as error:
+        except (NoRoomError, KeyboardInterrupt) as error:
             stopped = error
         free_room()
         summary = {
@@ -237,6 +255,10 @@ def _predict_here(
             tables = f"the tables could not be written ({error})"
         else:
             tables = "measurements.csv and measurements.json hold them"
+    if isinstance(stopped, KeyboardInterrupt):
+        count = f"{len(report.written)} of {plural(len(cases), 'image')}"
+        say(console, f"{count} are segmented and whole, {tables}")
+        raise stopped
     if stopped is not None:
         raise NoRoomError(
             f"{stopped}. {len(report.written)} of {plural(len(cases), 'image')} are segmented and "

@@ -134,12 +134,12 @@ def begin(
         say(console, f"  {note}")
     say(console, f"split: {len(split.train)} train, {len(split.val)} val, {len(split.test)} test")
     refuse_known_cases(split, facts, start.cases, start.origin.get("name", ""))
+    check_same_data(run, facts)
     provenance = run.read_provenance()
     begun = Begun(dataset, split, settings, geometry, in_channels, num_labels, spatial_dims)
     if provenance.get("finished"):
         say(console, f"{run.path} is finished already; nothing to train")
         return replace(begun, finished=True), start
-    check_same_data(run, facts)
     train_cases, val_cases = begun.cases("train"), begun.cases("val")
     if geometry.normalisation == "dataset":
         mean, std = training_statistics(train_cases, cache)

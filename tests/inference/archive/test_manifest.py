@@ -89,9 +89,29 @@ def test_an_altered_part_is_said(tmp_path, mask):
     first = opened(tmp_path)
     first.add("/a.jpg", "a.png", "1", outcome(mask))
     first.flush()
-    (tmp_path / "manifest" / "00000001.jsonl").write_text('{"image": "/a.j')
-    with pytest.raises(HyMUNetError, match="holds a line that is no JSON"):
-        list(opened(tmp_path).lines())
+    for text in ('{"image": "/a.j', "{}", "[]"):
+        (tmp_path / "manifest" / "00000001.jsonl").write_text(text)
+        with pytest.raises(HyMUNetError, match="holds a line that is none of a manifest"):
+            list(opened(tmp_path).lines())
+    (tmp_path / "manifest" / "00000001.jsonl").unlink()
+    (tmp_path / "manifest" / "copy.jsonl").write_text("a user's own file")
+    assert list(opened(tmp_path).lines()) == []
+    for text in ('{"models": [', "[1]"):
+        (tmp_path / "manifest" / "settings.json").write_text(text)
+        with pytest.raises(HyMUNetError, match=r"settings\.json was altered"):
+            opened(tmp_path)
+
+
+def test_what_has_lost_its_measurements_is_not_done(tmp_path, mask):
+    first = opened(tmp_path)
+    first.add("/a.jpg", "a.png", "1", outcome(mask))
+    first.flush()
+    first.add("/b.jpg", "b.png", "2", outcome(mask))
+    first.flush()
+    (tmp_path / "measurements.parquet" / "00000001.parquet").unlink()
+    again = opened(tmp_path)
+    assert [line["mask"] for line in again.lines()] == ["b.png"]
+    assert again.lost == 1
 
 
 def test_a_second_process_is_refused(tmp_path):

@@ -21,6 +21,10 @@ def work():
         yield work
 
 
+def everything(mask):
+    return True
+
+
 def names(groups):
     return [[as_entry(text).name for _, text in group] for group in groups]
 
@@ -45,13 +49,26 @@ def test_what_is_not_through_waits_for_its_next_try(work):
 def test_what_is_done_is_left_out_and_what_failed_is_not(work):
     work.add(entry(name) for name in "abc")
     failed = {**done(entry("b")), "status": "failed", "reason": "broken"}
-    assert work.take_over([done(entry("a")), failed, done(entry("elsewhere"))]) == []
+    assert work.take_over([done(entry("a")), failed, done(entry("elsewhere"))], everything) == (
+        [],
+        0,
+    )
     assert names(work.waiting(0, 10)) == [["b", "c"]]
+
+
+def test_what_is_done_but_gone_is_done_again(work):
+    work.add(entry(name) for name in "abc")
+    lines = [done(entry(name)) for name in "abc"]
+    assert work.take_over(lines, lambda mask: mask != "b.png") == ([], 1)
+    assert names(work.waiting(0, 10)) == [["b"]]
 
 
 def test_a_changed_image_is_told(work):
     work.add(entry(name) for name in "ab")
-    assert work.take_over([done(entry("a"), "8-9"), done(entry("b"))]) == ["/a/a.jpg"]
+    assert work.take_over([done(entry("a"), "8-9"), done(entry("b"))], everything) == (
+        ["/a/a.jpg"],
+        0,
+    )
     assert work.count(False) == 0
 
 
@@ -78,4 +95,4 @@ def test_what_else_an_image_becomes_overwrites_nothing(work, turned):
 def test_the_mask_of_another_archive_is_not_taken_for_this_ones(work):
     work.add([entry("x", "/b")])
     with pytest.raises(HyMUNetError, match=r"is the mask of /a/x\.jpg, and would be that of /b/x"):
-        work.take_over([done(entry("x"))])
+        work.take_over([done(entry("x"))], everything)

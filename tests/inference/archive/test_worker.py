@@ -1,5 +1,6 @@
 """What a worker makes of an image is what the plain engine makes of it; what goes wrong is told."""
 
+import os
 import uuid
 import zipfile
 from pathlib import Path
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hymunet.data.dicom_find import find_series
 from hymunet.data.image_cases import find_image_cases
 from hymunet.errors import HyMUNetError
+from hymunet.inference.archive import entries as entries_module
 from hymunet.inference.archive.entries import find_entries
 from hymunet.inference.archive.storage import Storage
 from hymunet.inference.archive.worker import Worker
 from hymunet.inference.job import Job
 from hymunet.inference.predict import predict
+from tests.data.dicom_files import slices, volume, write_series
 from tests.inference.archive.conftest import masks
 
 
@@ -105,6 +109,33 @@ def test_the_checks_of_the_plain_engine_hold(folder, job, predictor):
         entries(predictor, job, folder, folder)
     with pytest.raises(HyMUNetError, match="does not exist and matches nothing"):
         entries(predictor, job, folder / "out", folder / "nothing")
+
+
+def test_addresses_are_not_overwritten_however_they_are_spelt(folder, job, predictor, tmp_path):
+    place = f"memory://{uuid.uuid4().hex}"
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file(f"{place}/in/a.png", (folder / "a.png").read_bytes())
+    (tmp_path / "link").symlink_to(folder)
+    for given, output in (
+        (f"file://{folder}", folder), (f"file://{folder}/", tmp_path / "link"),
+        (f"{place}/in", f"{place}/in/"),
+    ):  # fmt: skip
+        with pytest.raises(HyMUNetError, match=r"overwrite its own input .*a\.png"):
+            entries(predictor, job, output, given)
+    assert entries(predictor, job, f"{place}/out", f"{place}/in")
+    assert entries(predictor, job, tmp_path / "out", f"file://{folder}")
+
+
+def test_a_series_that_changed_has_another_stamp(job, predictor, tmp_path):
+    write_series(tmp_path / "ct", slices(volume((3, 6, 8))), name="IM{}")
+    write_series(tmp_path / "two", slices(volume((3, 6, 8))) + slices(volume((3, 6, 8))))
+    for path in (tmp_path / "ct", next(iter(find_series(tmp_path / "two")))):
+        before = entries_module._stamp(path)
+        file = next(path.iterdir() if path.is_dir() else path.parent.iterdir())
+        file.write_bytes(file.read_bytes())
+        os.utime(file, ns=(1, 2**62))
+        assert entries_module._stamp(path) != before
+    assert entries_module._stamp(tmp_path / "gone" / "a.png") == ""
 
 
 @pytest.mark.parametrize("kind", ["apart", "nested", "twice", "with files", "output inside"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hymunet.data.image_cases import ImageCase, find_image_cases, walk_image_cases
-from hymunet.data.remote import find_remote_cases, is_url
+from hymunet.data.remote import find_remote_cases, is_url, place_of
 from hymunet.errors import HyMUNetError
 from hymunet.inference.archive.storage import Storage
 from hymunet.inference.archive.work_list import Entry
@@ -45,7 +45,9 @@ def find_entries(
     for url in (one for one in inputs if is_url(one)):
         for remote in find_remote_cases(url, config.in_channels, notes):
             case, files = remote.case, remote.urls
-            yield _entry(case, remote.label, files, files[0], remote.stamp, config, job)
+            entry = _entry(case, remote.label, files, files[0], remote.stamp, config, job)
+            _check_kept(entry, storage)
+            yield entry
 
 
 def _cases_here(
@@ -82,6 +84,20 @@ def _check_outside(case: ImageCase, output: Path) -> None:
             )
 
 
+def _check_kept(entry: Entry, storage: Storage) -> None:
+    """Refuses what would overwrite a file in a store, or one of this machine's that file:// names.
+
+    Raises:
+        HyMUNetError: Naming it.
+    """
+    written = {storage.place(name) for name in (entry.mask, *entry.others)}
+    for url in entry.files:
+        if place_of(url) in written:
+            raise HyMUNetError(
+                f"the output would overwrite its own input {url}; choose another --output"
+            )
+
+
 def _apart(inputs: list[str], output: Path | None) -> bool:
     """Whether inputs are folders of which none lies in another, nor the output among them."""
     if not all(Path(one).is_dir() for one in inputs):
@@ -111,10 +127,17 @@ def _entry(
 
 
 def _stamp(path: Path) -> str:
-    """Size and time of a file or of the folder of a series; nothing for FOLDER/UID and for what is
-    not there, which reading it will say."""
+    """Size and time of a file; of a series, FOLDER or FOLDER/UID, those of all files in the folder;
+    nothing for what is not there, which reading it will say."""
+    folder = path if path.is_dir() else None if path.exists() else path.parent
     try:
-        status = path.stat()
+        if folder is None:
+            status = [path.stat()]
+        else:
+            status = [entry.stat() for entry in os.scandir(folder) if entry.is_file()]
     except OSError:
         return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    if not status:
+        return ""
+    size, time = sum(one.st_size for one in status), max(one.st_mtime_ns for one in status)
+    return f"{size}-{time}" if folder is None else f"{len(status)}-{size}-{time}"

@@ -12,6 +12,7 @@ failed and was tried again.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from hymunet.inference.archive.storage import Storage
 from hymunet.inference.archive.table import as_parquet
 
 FOLDER, TABLES = "manifest", "measurements.parquet"
-_SETTINGS = f"{FOLDER}/settings.json"
+SETTINGS = f"{FOLDER}/settings.json"
 # a part is written when it is so old or so long: what a kill can cost is work of seconds
 _SECONDS = 5.0
+_PART = re.compile(r"\d{8,}\.jsonl")
 _LINES = 5000
 
 
@@ -46,15 +48,25 @@ class Manifest:
         self._lines: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
         self._written = time.monotonic()
-        written = storage.read(_SETTINGS)
+        written = storage.read(SETTINGS)
         if written is None:
-            storage.write(_SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
+            storage.write(SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
         else:
-            self._check(json.loads(written), settings)
-        self._parts = [name for name in storage.names(FOLDER) if name.endswith(".jsonl")]
+            try:
+                before = dict(json.loads(written))
+            except (ValueError, TypeError) as error:
+                raise HyMUNetError(
+                    f"{storage.where(SETTINGS)} was altered ({error}): restore it, or choose "
+                    "another --output"
+                ) from error
+            self._check(before, settings)
+        self.lost = 0  # images whose measurements are gone, after `lines`
+        self._parts = [name for name in storage.names(FOLDER) if _PART.fullmatch(name)]
         self._next = int(self._parts[-1].split(".")[0]) + 1 if self._parts else 1
-        for name in storage.names(TABLES):
-            if name.replace(".parquet", ".jsonl") not in self._parts:
+        self._tables = set(storage.names(TABLES))
+        for name in sorted(self._tables):
+            part = name.replace(".parquet", ".jsonl")
+            if _PART.fullmatch(part) and part not in self._parts:
                 storage.remove(f"{TABLES}/{name}")
 
     def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -67,21 +79,31 @@ class Manifest:
             )
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The lines of all parts, the earliest first; one part is in memory at a time.
+        """The lines of all parts, the earliest first; one part is in memory at a time. What is done
+        but has lost its table of measurements is left out, and counted in `lost`.
 
         Raises:
             HyMUNetError: If a part cannot be read or was altered.
         """
         for name in self._parts:
             content = self._storage.read(f"{FOLDER}/{name}") or b""
-            for line in content.splitlines():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise HyMUNetError(
-                        f"{self._storage.where(f'{FOLDER}/{name}')} holds a line that is no JSON "
-                        f"({line[:60]!r}): it was altered; restore it, or choose another --output"
-                    ) from error
+            has_table = name.replace(".jsonl", ".parquet") in self._tables
+            for text in content.splitlines():
+                line = self._line(name, text)
+                if line["status"] == "done" and not has_table:
+                    self.lost += 1
+                else:
+                    yield line
+
+    def _line(self, part: str, text: bytes) -> dict[str, Any]:
+        try:
+            line = json.loads(text)
+            return {name: line[name] for name in ("status", "image", "mask", "stamp")} | line
+        except (ValueError, TypeError, KeyError) as error:
+            raise HyMUNetError(
+                f"{self._storage.where(f'{FOLDER}/{part}')} holds a line that is none of a "
+                f"manifest ({text[:60]!r}): it was altered; restore it, or choose another --output"
+            ) from error
 
     def add(self, image: str, mask: str, stamp: str, outcome: dict[str, Any]) -> None:
         """Takes note of what became of an image; written with the next part, in seconds.

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from hymunet.inference.predictor import Predictor
 
 WINDOW = 20_000  # images that Ray knows of at a time: what it keeps of each stays bounded
-PICTURES, VOLUMES = 16, 1  # in a block: what a kill loses, against the cost of handing it out
+# in a block: what a kill loses, against the cost of handing it out
+PICTURES, PICTURES_TTA, VOLUMES = 16, 2, 1
 TRIES = 3  # of an image whose worker dies, the first one among others, then alone
 _SAY_SECONDS = 30.0  # between two lines of progress where no bar can be drawn
 
@@ -68,7 +69,7 @@ def predict_archive(
         work.add(find_entries(inputs, predictor.config, job, storage, notes))
         settings = _settings(job, predictor, values)
         manifest = Manifest(storage, settings, predictor.config.spatial_dims)
-        changed = work.take_over(manifest.lines())
+        changed, lost = work.take_over(manifest.lines(), storage.there)
         kept = say_job(job, predictor, values, console)
         say_inputs([one for one in inputs if not is_url(one)], notes, console)
         report = ArchiveReport(work.count(False) + work.count(True))
@@ -81,11 +82,19 @@ def predict_archive(
                 "for new masks",
                 "yellow",
             )
+        if lost or manifest.lost:
+            say(
+                console,
+                f"warning: results of {plural(lost + manifest.lost, 'image')} that the manifest "
+                "calls done are gone; those of this call are segmented again",
+                "yellow",
+            )
         if report.before:
             say(console, f"{report.before:,} of {plural(report.total, 'image')} were done before")
         if report.before < report.total:
             with RayPool(job, storage.root, workers, address) as pool:
-                block = PICTURES if predictor.config.spatial_dims == 2 else VOLUMES
+                flat = predictor.config.spatial_dims == 2
+                block = (PICTURES_TTA if job.tta else PICTURES) if flat else VOLUMES
                 _segment(work, pool, manifest, report, block, console)
         report.summary = {
             "images": report.total,

@@ -1,9 +1,10 @@
 """Where results go: a folder, or a place in an object store. Each file whole or not at all."""
 
+import os
 from pathlib import Path
 from typing import Any
 
-from hymunet.data.remote import is_url, local_path, naming, open_store
+from hymunet.data.remote import is_url, local_path, naming, open_store, place_of
 from hymunet.errors import HyMUNetError
 from hymunet.files import make_folder, write_bytes
 
@@ -34,6 +35,16 @@ class Storage:
             return str(self.local / name)
         head, mark, rest = self.root.partition("::")
         return f"{head.rstrip('/')}/{name}{mark}{rest}"
+
+    def place(self, name: str) -> tuple[str, str]:
+        """Of a file, as `hymunet.data.remote.place_of` tells it."""
+        if self.local is not None:
+            return "file", os.path.realpath(self.local / name)
+        return place_of(self.where(name))
+
+    def there(self, name: str) -> bool:
+        """Whether a file is in the folder; of a store it is taken for granted."""
+        return self.local is None or (self.local / name).exists()
 
     def make(self, folder: str = "") -> None:
         """Makes a folder and checks that files can be written into it; stores know none.

@@ -3,7 +3,7 @@ they are, little of it is in memory."""
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,19 +106,30 @@ class WorkList:
     def _one(self, question: str, value: str) -> Any:
         return self._database.execute(question, (value,)).fetchone()
 
-    def take_over(self, lines: Iterable[dict[str, Any]]) -> list[str]:
+    def take_over(
+        self, lines: Iterable[dict[str, Any]], there: Callable[[str], bool]
+    ) -> tuple[list[str], int]:
         """Leaves out what a manifest calls done.
 
+        Args:
+            lines: Of the manifest.
+            there: Whether a mask is where it was written.
+
         Returns:
-            Some of the images that have changed since, which are left out too.
+            Some of the images that have changed since, which are left out too; and how many are to
+            be done again because their masks are gone.
 
         Raises:
             HyMUNetError: If the manifest's mask is that of another image.
         """
         changed: list[str] = []
+        lost = 0
         with self._database:
             for line in lines:
                 if line["status"] != "done":
+                    continue
+                if not there(line["mask"]):
+                    lost += 1
                     continue
                 found = self._database.execute(
                     "UPDATE work SET through = 1 WHERE mask = ? RETURNING label, stamp",
@@ -134,7 +145,7 @@ class WorkList:
                     )
                 if found[1] != line["stamp"] and len(changed) < 20:
                     changed.append(found[0])
-        return changed
+        return changed, lost
 
     def count(self, through: bool) -> int:
         """How many images are through, or not yet."""
