@@ -63,13 +63,23 @@ def test_a_table_of_codes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[1, 2]", r"holds \[1, 2\]; expected structures"),
-        ("liver: {type: [1, SCT]}", r"liver, type is \[1, 'SCT'\]; expected \[value, scheme"),
+        ("[1, 2]", r"holds \['1', '2'\]; expected structures"),
+        ("liver: {type: [1, SCT]}", r"liver, type is \['1', 'SCT'\]; expected \[value, scheme"),
         ("liver: {type: [1, SCT, '']}", r"liver, type is"),
         ("liver: {type: [1, SCT, 'a\\b']}", r"liver, type is"),
         ("liver: {type: [1, SCHEME OF TOO MANY LETTERS, x]}", r"scheme up to 16"),
         ("liver: {kind: [1, SCT, Liver]}", r"liver is .*expected a type"),
         ("liver: {type: [1, SCT, Liver], side: left}", r"nothing but a category and a region"),
+        ("liver: {type: [0123, SCT, x]}", r"liver, type is .*reads 83 .*: write it in quotes"),
+        ("liver: {type: [12:30, SCT, x]}", r"reads 750 .*: write it in quotes"),
+        ("liver: {type: [1, true, x]}", r"reads True .*: write it in quotes"),
+        ("liver: {type: [1.0, SCT, x]}", r"reads 1.0 .*: write it in quotes"),
+        ("yes: {type: [1, SCT, x]}", r"reads True .*: write it in quotes"),
+        (
+            "Left liver: {type: [1, SCT, x]}\nLEFT-LIVER: {type: [2, SCT, y]}",
+            r"Left liver and LEFT-LIVER are the same name, keep one",
+        ),
+        ("a: {type: [1, SCT, x]}\na: {type: [2, SCT, y]}", r"a and a are the same name"),
         ("liver: {", r"cannot read the codes"),
     ],
 )

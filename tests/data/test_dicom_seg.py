@@ -171,14 +171,45 @@ def test_a_segmentation_of_one_slice_is_a_picture(tmp_path):
 
 
 def test_a_segmentation_of_a_photo_goes_by_the_photo_it_names(tmp_path):
-    photos = [photo(volume((7, 9), seed, 0, 256, np.uint8)) for seed in range(2)]
+    uid = {"SeriesInstanceUID": "1.2.3.4"}
+    photos = [photo(volume((7, 9), seed, 0, 256, np.uint8), **uid) for seed in range(2)]
     paths = [save(ds, tmp_path / f"{i}.dcm") for i, ds in enumerate(photos)]
     masks = blobs((4, 7, 9), 1)[1:2]
     path = save(segmentation(photos[:1], masks), tmp_path / "seg.dcm")
     np.testing.assert_array_equal(read_mask(path, image=paths[0]).labels, masks[0, ..., 0])
     refuse(path, paths[1], r"no usable position and does not name a slice of its image")
-    large = save(photo(volume((8, 9), 0, 0, 256, np.uint8)), tmp_path / "large.dcm")
+    large = save(photo(volume((8, 9), 0, 0, 256, np.uint8), **uid), tmp_path / "large.dcm")
     refuse(path, large, r"frames of \(7, 9\), its image \(8, 9\)")
+    other = save(photo(volume((7, 9), 0, 0, 256, np.uint8)), tmp_path / "other.dcm")
+    refuse(path, other, r"belongs to another image: it was drawn on the series 1\.2\.3\.4, and")
+
+
+@pytest.mark.parametrize("lost", ["image", "segmentation", "both"])
+def test_without_a_frame_of_reference_what_is_named_counts(tmp_path, lost):
+    """The same positions, and another series: of one patient, or of another."""
+    own, other = slices(volume(SHAPE)), slices(volume(SHAPE))
+    seg = segmentation(own, blobs())
+    if lost != "image":
+        del seg.FrameOfReferenceUID
+    if lost != "segmentation":
+        for ds in (*own, *other):
+            del ds.FrameOfReferenceUID
+    folders = [write_series(tmp_path / name, made) for name, made in (("a", own), ("b", other))]
+
+    def check(what):
+        path = save(seg, tmp_path / "seg.dcm")
+        np.testing.assert_array_equal(read_mask(path, 3, image=folders[0]).labels, classes(blobs()))
+        refuse(path, folders[1], rf"belongs to another image: it was drawn on the {what} [\d.]+")
+
+    check("series")
+    del seg.ReferencedSeriesSequence
+    check("file")
+    # where nothing is named, positions are all there is
+    seg.pop("SourceImageSequence", None)
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        group.pop("DerivationImageSequence", None)
+    path = save(seg, tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(read_mask(path, 3, image=folders[1]).labels, classes(blobs()))
 
 
 def test_a_segmentation_of_a_nifti_image(ct, tmp_path):

@@ -328,6 +328,50 @@ def test_the_patient_is_copied_and_not_invented(ct, tmp_path, characters):
     assert (plain.get("SpecificCharacterSet") or None) == characters
 
 
+NAMES = {
+    "Japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "Korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "Chinese": ("GB18030", "Wang^XiaoDong=王^小东="),
+    "Cyrillic": ("ISO_IR 144", "Люкceмбypг"),
+}
+
+
+@pytest.mark.parametrize("label", ["liver", "Läsion"])
+@pytest.mark.parametrize(("characters", "name"), NAMES.values(), ids=NAMES.keys())
+def test_names_in_any_letters_come_back(ct, tmp_path, characters, name, label):
+    made, _ = ct
+    nested = pydicom.Dataset()
+    nested.IssuerOfPatientID, nested.PatientID = name.split("^")[-1], "7"
+    for ds in made:
+        ds.SpecificCharacterSet, ds.PatientName = characters, name
+        ds.StudyDescription = name.split("^")[-1]
+        ds.OtherPatientIDsSequence = [nested]
+    source = read_source(write_series(tmp_path / "named", made))
+    described = [Segment(label, UNKNOWN, (1, 2, 3))]
+    write_dicom(tmp_path / "seg.dcm", make_segmentation(blobs(), source, described, ALGORITHM))
+    pictures = volume((*SHAPE, 3), 0, 0, 256, np.uint8)
+    write_dicom(tmp_path / "capture.dcm", next(make_captures(pictures, source, ALGORITHM)))
+    for file in ("seg.dcm", "capture.dcm"):
+        back = pydicom.dcmread(tmp_path / file)
+        assert back.PatientName == made[0].PatientName
+        assert str(back.PatientName).rstrip("=") == name.rstrip("=")
+        assert back.StudyDescription == made[0].StudyDescription
+        for item in back.get("OtherPatientIDsSequence", ()):
+            assert item.IssuerOfPatientID == nested.IssuerOfPatientID
+        if file == "capture.dcm" or label.isascii():  # spelt with the same bytes
+            assert back.SpecificCharacterSet == made[0].SpecificCharacterSet
+
+
+def test_letters_that_nobody_can_read_are_refused(ct, tmp_path):
+    made, _ = ct
+    for ds in made:
+        ds.SpecificCharacterSet = ["", "NONSENSE"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = write_series(tmp_path / "odd", made)
+    refuse(folder, r"SpecificCharacterSet \(0008,0005\) holds 'NONSENSE'")
+
+
 def test_what_dicom_forbids_is_left_empty_and_nobody_is_quoted(ct, tmp_path, caplog, capfd):
     made, _ = ct
     for ds in made:
@@ -380,6 +424,52 @@ def test_what_no_segmentation_can_be_made_of_is_said(ct, tmp_path):
             group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 5 * index + 2.5 * frame]
     refuse(write_series(tmp_path / "stacks", stacks), r"2 files of several frames each")
     assert stacks[0].SOPClassUID == EnhancedMRImageStorage
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "words"),
+    [
+        (
+            "StudyInstanceUID",
+            "",
+            r"IM0000.dcm, .* and 2 more without StudyInstanceUID \(0020,000D\)",
+        ),
+        ("StudyInstanceUID", None, r"without StudyInstanceUID \(0020,000D\)"),
+        ("SOPInstanceUID", "", r"without SOPInstanceUID \(0008,0018\)"),
+        ("SOPInstanceUID", "1.2.3", r"6 slices share 1 value of SOPInstanceUID \(0008,0018\)"),
+    ],
+)
+def test_what_a_result_refers_to_must_be_there(ct, tmp_path, keyword, value, words):
+    made, _ = ct
+    for number, ds in enumerate(made):
+        ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.{number}"
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+        setattr(ds, keyword, value or "")
+        if value is None:
+            delattr(ds, keyword)
+        path = tmp_path / "ct2" / f"IM{number:04d}.dcm"
+        path.parent.mkdir(exist_ok=True)
+        pydicom.dcmwrite(path, ds)
+    refuse(tmp_path / "ct2", words)
+
+
+def test_a_file_of_no_series_is_refused(ct, tmp_path):
+    made, _ = ct
+    made[0].SeriesInstanceUID = ""
+    refuse(save(made[0], tmp_path / "x.dcm"), r"x.dcm without SeriesInstanceUID \(0020,000E\)")
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_slices_that_do_not_belong_together_are_refused(ct, tmp_path, keyword):
+    made, _ = ct
+    setattr(made[3], keyword, "1.2.7777")
+    folder = write_series(tmp_path / "mixed", made)
+    with pytest.raises(HyMUNetError, match=rf"differ in {keyword} .*5 like IM") as caught:
+        read_source(folder)
+    said = str(caught.value)
+    assert "1 like IM" in said
+    assert "1.2.7777" not in said
+    assert "CANARY" not in said
 
 
 # --- secondary captures -----------------------------------------------------------------------

@@ -16,10 +16,12 @@ import pydicom
 
 from hymunet import HyMUNet, Predictor
 from hymunet.cli import main
+from hymunet.data.dicom_seg_writing import write_dicom
 from hymunet.data.image_io import read_image
 from hymunet.data.mask_reading import read_mask
 from hymunet.errors import HyMUNetError
 from hymunet.evaluation.evaluate import evaluate
+from hymunet.inference import dicom_outputs
 from hymunet.inference.predict import predict
 from hymunet.network.model_file import save_model
 from tests.data.dicom_files import (
@@ -158,6 +160,40 @@ def test_a_series_of_captures(study, model, tmp_path):
     stored = np.concatenate([values[k][mask[k] == 0] for k in range(4)]).astype(float)
     order = np.argsort(stored)
     assert (np.diff(shown[order]) >= 0).all()
+
+
+def test_captures_of_another_study_do_not_stay(tmp_path, model, monkeypatch):
+    out = tmp_path / "out"
+    drawn = out / "x_overlay"
+    for seed, count in enumerate((6, 3)):
+        made = slices(volume((count, 12, 19), seed), ORIENTATIONS["axial"])
+        folder = write_series(tmp_path / str(seed) / "x", made)
+        predict(str(folder), model=model, output=out, output_format="dicom-seg", overlay=True)
+        if seed == 0:
+            for name in ("mine.dcm", "0001.txt", "12.dcm"):
+                (drawn / name).write_text("kept")
+            (drawn / "0009.dcm").mkdir()
+    names = sorted(path.name for path in drawn.iterdir())
+    assert names == [
+        "0001.dcm", "0001.txt", "0002.dcm", "0003.dcm", "0009.dcm", "12.dcm", "mine.dcm"
+    ]  # fmt: skip
+    study = made[0].StudyInstanceUID
+    captures = [pydicom.dcmread(drawn / f"{k:04d}.dcm") for k in (1, 2, 3)]
+    assert {one.StudyInstanceUID for one in captures} == {study}
+    # nor beside the first of the next, should the call be killed there
+
+    def killed(path, made):
+        if path.parent == drawn and path.stem == "0002":
+            raise KeyboardInterrupt
+        write_dicom(path, made)
+
+    monkeypatch.setattr(dicom_outputs, "write_dicom", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict(str(tmp_path / "0" / "x"), model=model, output=out, output_format="dicom-seg",
+                overlay=True)  # fmt: skip
+    left = sorted(path.name for path in drawn.glob("0*.dcm") if path.is_file())
+    assert left == ["0001.dcm"]
+    assert pydicom.dcmread(drawn / "0001.dcm").StudyInstanceUID != study
 
 
 def test_what_is_not_dicom(folder, study, model, toy_file, tmp_path):

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hymunet.data.dicom_codes import Code
-from hymunet.data.dicom_seg_writing import MAKER, Algorithm, concept, equipment, line
+from hymunet.data.dicom_seg_writing import (
+    MAKER,
+    Algorithm,
+    concept,
+    equipment,
+    line,
+    spell_as_source,
+)
 from hymunet.data.dicom_source import DicomSource, quiet_about_values
 from hymunet.errors import HyMUNetError
 
@@ -76,6 +83,7 @@ def make_captures(
                     f"{source.name}: its headers allow no secondary capture ({error}); leave "
                     "--overlay out"
                 ) from error
+        spell_as_source(made, source, [algorithm.model])
         _describe(made, header, source, plane_at[depth], algorithm)
         yield made
 

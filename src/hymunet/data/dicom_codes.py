@@ -91,17 +91,19 @@ def read_terms(path: Path) -> dict[str, Term]:
     Raises:
         HyMUNetError: If it cannot be read or holds anything else.
     """
-    import yaml
+    from yaml import YAMLError
 
     expected = "expected structures, each with a type such as [10200004, SCT, Liver]"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = _parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise HyMUNetError(f"cannot read the codes in {path}: {error}; {expected}") from error
     if not isinstance(content, dict) or not content:
         raise HyMUNetError(f"{path} holds {content!r:.100}; {expected}")
     terms = {}
     for name, entry in content.items():
+        if not isinstance(name, str):
+            raise HyMUNetError(f"{path}: {_no_text(name)}")
         parts = entry if isinstance(entry, dict) else {}
         unknown = parts.keys() - {"type", "category", "region"}
         if "type" not in parts or unknown:
@@ -111,14 +113,50 @@ def read_terms(path: Path) -> dict[str, Term]:
             )
         codes = {part: _code(path, f"{name}, {part}", value) for part, value in parts.items()}
         category = codes.get("category") or _category_of(codes["type"])
-        terms[str(name)] = Term(category, codes["type"], codes.get("region"))
+        terms[name] = Term(category, codes["type"], codes.get("region"))
     return terms
 
 
+def _parsed(content: str) -> object:
+    """YAML or JSON, with the digits of codes as text where YAML has the same number for them: it
+    takes 0123 for 83.
+
+    Raises:
+        yaml.YAMLError: If it is neither, or two names of a table are the same.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            seen: dict[str, str] = {}
+            for name in (str(key.value) for key, _ in node.value):
+                if _key(name) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{seen[_key(name)]} and {name} are the same name, keep one",
+                        node.start_mark,
+                    )  # fmt: skip
+                seen[_key(name)] = name
+            return super().construct_mapping(node, deep)
+
+    def whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str | int:
+        number = loader.construct_yaml_int(node)
+        return node.value if str(number) == node.value else number
+
+    Loader.add_constructor("tag:yaml.org,2002:int", whole)
+    return yaml.load(content, Loader)
+
+
+def _no_text(value: object) -> str:
+    return f"YAML reads {value!r:.40} where it should read text: write it in quotes"
+
+
 def _code(path: Path, what: str, value: object) -> Code:
-    """One code of the table; YAML takes the digits of SNOMED's for a number."""
+    """One code of the table."""
     parts = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-    words = [str(part).strip() for part in parts if isinstance(part, str | int)]
+    for part in parts:
+        if not isinstance(part, str | list | dict):
+            raise HyMUNetError(f"{path}: {what} is {value!r:.100}: {_no_text(part)}")
+    words = [part.strip() for part in parts if isinstance(part, str)]
     fits = len(words) == len(parts) == 3 and all(
         0 < len(word) <= longest and "\\" not in word and word.isprintable()
         for word, (_, longest) in zip(words, _LENGTHS, strict=True)

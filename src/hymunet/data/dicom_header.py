@@ -34,7 +34,7 @@ _IMAGE_TAGS = [
 ]  # fmt: skip
 SEGMENTATION_TAGS = [
     *_IMAGE_TAGS, "SegmentationType", "MaximumFractionalValue", "SegmentSequence",
-    "ReferencedSeriesSequence",
+    "ReferencedSeriesSequence", "SourceImageSequence",
 ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from hymunet.data.dicom_header import (
     whole_number,
 )
 from hymunet.data.dicom_pixels import stored_frames
-from hymunet.data.dicom_series import planes_of
+from hymunet.data.dicom_series import DicomImage, planes_of
 from hymunet.data.mask_grid import MaskGrid
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
@@ -175,17 +175,39 @@ def _classes(file: Path, frame: np.ndarray, class_of: dict[int, int]) -> np.ndar
 
 
 def _check_reference(file: Path, header: "Dataset", target: MaskGrid) -> None:
-    """Positions mean the same in one frame of reference only."""
+    """Positions mean the same in one frame of reference only; where one of the two has none, what
+    the segmentation says it was drawn on must be the image."""
     source = target.source
-    if source is None or not source.frame_of_reference:
+    if source is None:
         return
     own = text(header, "FrameOfReferenceUID")
+    if not own or not source.frame_of_reference:
+        _check_named(file, header, source)
+        return
     drawn_on = text(first_item(header, "ReferencedSeriesSequence") or header, "SeriesInstanceUID")
-    if own and own != source.frame_of_reference and drawn_on != source.series:
+    if own != source.frame_of_reference and drawn_on != source.series:
         raise HyMUNetError(
             f"{file} belongs to another image: it was drawn on the series {drawn_on} in the frame "
             f"of reference {own}, and the image is the series {source.series} in "
             f"{source.frame_of_reference}; check which mask goes with which image"
+        )
+
+
+def _check_named(file: Path, header: "Dataset", source: DicomImage) -> None:
+    """Refuses a segmentation that names series or files, and not those of the image."""
+    items = header.get("ReferencedSeriesSequence") or ()
+    series = {text(item, "SeriesInstanceUID") for item in items} - {""}
+    instances = set(_named_everywhere(header)) | set(_uids(header.get("SourceImageSequence")))
+    for group in header.get("PerFrameFunctionalGroupsSequence") or ():
+        instances.update(_instances(first_item(group, "DerivationImageSequence")))
+    instances.discard("")
+    if source.series in series or not instances.isdisjoint(source.instances):
+        return
+    if series or instances:
+        named = f"series {listed(sorted(series), 2)}" if series else f"file {min(instances)}"
+        raise HyMUNetError(
+            f"{file} belongs to another image: it was drawn on the {named}, and the image is the "
+            f"series {source.series or 'without a UID'}; check which mask goes with which image"
         )
 
 
@@ -222,12 +244,7 @@ def _named_slice(header: "Dataset", index: int, target: MaskGrid) -> int | None:
     """Depth of the slice whose file a frame names as its source."""
     own = header.get("PerFrameFunctionalGroupsSequence")
     named = _instances(first_item(own[index] if own else None, "DerivationImageSequence"))
-    everywhere = [
-        uid
-        for series in header.get("ReferencedSeriesSequence") or ()
-        for uid in _uids(series.get("ReferencedInstanceSequence"))
-    ]
-    named = named or everywhere
+    named = named or _named_everywhere(header)
     source = target.source
     if source is None or not named:
         # nothing says what it was drawn on: one picture and one size leave no choice
@@ -236,6 +253,15 @@ def _named_slice(header: "Dataset", index: int, target: MaskGrid) -> int | None:
     if len(files) != 1 or max(source.frames) > 1:
         return None
     return source.grid.order.index(files[0])
+
+
+def _named_everywhere(header: "Dataset") -> list[str]:
+    """The files that a segmentation names for all of its frames."""
+    return [
+        uid
+        for series in header.get("ReferencedSeriesSequence") or ()
+        for uid in _uids(series.get("ReferencedInstanceSequence"))
+    ]
 
 
 def _instances(derivation: "Dataset | None") -> list[str]:

@@ -111,7 +111,7 @@ def make_segmentation(
                 omit_empty_frames=False,
                 content_label="SEGMENTATION",
                 content_description=line(f"by {MAKER} {algorithm.model}, not reviewed"),
-                **equipment(source, algorithm, f"{MAKER} segmentation", words),
+                **equipment(source, algorithm, f"{MAKER} segmentation"),
             )
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise HyMUNetError(
@@ -119,6 +119,7 @@ def make_segmentation(
                 "one of the standard's kinds with their mandatory fields: check it with dciodvfy, "
                 "or leave --output-format out for PNG and NIfTI"
             ) from error
+    spell_as_source(made, source, [algorithm.model, *words])
     if source.placed:
         _order_along_normal(made)
     else:
@@ -131,7 +132,6 @@ def equipment(
     source: DicomSource,
     algorithm: Algorithm,
     description: str,
-    words: Sequence[str] = (),
     series: int = 0,
 ) -> dict[str, Any]:
     """What highdicom wants of every derived object: new UIDs, a series of its own, its maker.
@@ -140,7 +140,6 @@ def equipment(
         source: The image.
         algorithm: What made the mask.
         description: Of the series.
-        words: Others that stand in the object.
         series: 0 for the first series derived from a source, 1 for the next.
     """
     from pydicom.uid import generate_uid
@@ -159,11 +158,40 @@ def equipment(
         "device_serial_number": line(algorithm.identity),
         "series_description": line(f"{description}, {algorithm.model}"),
         "content_qualification": "RESEARCH",
-        # the source's, so that names are spelt with the same bytes, unless it lacks our letters
-        "specific_character_set": source.headers[0].get("SpecificCharacterSet") or None
-        if "".join([algorithm.model, *words]).isascii()
-        else "ISO_IR 192",
+        "specific_character_set": None,  # see `spell_as_source`
     }
+
+
+def spell_as_source(made: "Dataset", source: DicomSource, words: Sequence[str]) -> None:
+    """Gives an object the source's character set, so that names are spelt with the same bytes;
+    UTF-8 where it may lack letters of our own. highdicom is not asked: it refuses sets that begin
+    with an empty value, which stands for ISO 2022 IR 6 (PS3.3, C.12.1.1.2), and the Korean one.
+
+    Args:
+        made: The object.
+        source: The image.
+        words: Our own that stand in the object.
+
+    Raises:
+        HyMUNetError: If the source's is none of DICOM's.
+    """
+    from pydicom.charset import python_encoding
+
+    given = source.headers[0].get("SpecificCharacterSet") or ""
+    unknown = [one for one in ([given] if isinstance(given, str) else given)
+               if one not in python_encoding]  # fmt: skip
+    if unknown:
+        raise HyMUNetError(
+            f"{source.name}: its SpecificCharacterSet (0008,0005) holds {unknown[0]!r:.40}, which "
+            "is none of DICOM's, so nobody can read the patient's name: export it again, or leave "
+            "--output-format out for PNG and NIfTI"
+        )
+    if given:
+        made.SpecificCharacterSet = given
+    if not "".join(words).isascii():
+        with quiet_about_values():
+            made.decode()  # items of sequences keep their bytes until they are read
+        made.SpecificCharacterSet = "ISO_IR 192"
 
 
 def _order_along_normal(made: "Dataset") -> None:

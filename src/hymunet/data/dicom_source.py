@@ -18,11 +18,17 @@ from hymunet.data.decode import broken
 from hymunet.data.dicom_geometry import Grid
 from hymunet.data.dicom_header import first_item, import_pydicom, text
 from hymunet.data.dicom_series import DicomImage, describe
+from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
+from hymunet.wording import plural
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_EXPORT_AGAIN = (
+    "export the series again with its UIDs (some de-identification drops them), or leave "
+    "--output-format out for PNG and NIfTI"
+)
 # type 2: they must be there, and may be empty
 _PATIENT_AND_STUDY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
@@ -64,8 +70,9 @@ def read_source(path: Path) -> DicomSource:
     """Reads the headers of a series (a folder, or FOLDER/UID) or of one file.
 
     Raises:
-        HyMUNetError: If it is no single image, several slices have no frame of reference, or the
-            series is of several multi-frame files.
+        HyMUNetError: If it is no single image, several slices have no frame of reference, the
+            series is of several multi-frame files, a UID is missing, or slices differ in patient,
+            study or frame of reference.
     """
     image = describe(path)
     count = len(image.grid.order)
@@ -82,6 +89,7 @@ def read_source(path: Path) -> DicomSource:
             "(some de-identification drops them), or leave --output-format out for NIfTI"
         )
     headers = [_whole_header(file) for file in image.files if isinstance(file, Path)]
+    _check_uids(path, image, headers)
     notes: dict[str, None] = {}
     with quiet_about_values():
         for header in headers:
@@ -123,6 +131,46 @@ def _whole_header(path: Path) -> "Dataset":
             return pydicom.dcmread(path, stop_before_pixels=True, force=True)
     except Exception as error:  # whatever the broken bytes led the parser into
         raise HyMUNetError(broken(path, error)) from error
+
+
+def _check_uids(path: Path, image: DicomImage, headers: "list[Dataset]") -> None:
+    """What the result refers to must be there, once for each file, and one patient's."""
+    names = [getattr(file, "name", "") for file in image.files]
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        lacking = [name for name, one in zip(names, headers, strict=True) if not text(one, keyword)]
+        if lacking:
+            raise HyMUNetError(
+                f"{path}: {listed(lacking, 4)} without {_tagged(keyword)}, to which a result must "
+                f"refer; {_EXPORT_AGAIN}"
+            )
+    own = len({text(one, "SOPInstanceUID") for one in headers})
+    if own < len(headers):
+        raise HyMUNetError(
+            f"{path}: {len(headers)} slices share {plural(own, 'value')} of "
+            f"{_tagged('SOPInstanceUID')}; expected one for each, without which a result cannot "
+            f"name its slices; {_EXPORT_AGAIN}"
+        )
+    for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        # the values identify a patient: only how many slices have each is said
+        by_value: dict[str, list[str]] = {}
+        for name, one in zip(names, headers, strict=True):
+            by_value.setdefault(text(one, keyword), []).append(name)
+        if len(by_value) > 1:
+            kinds = sorted(by_value.values(), key=len, reverse=True)
+            shown = [f"{len(kind)} like {kind[0]}" for kind in kinds]
+            raise HyMUNetError(
+                f"{path}: the slices of the series differ in {_tagged(keyword)}: "
+                f"{listed(shown, 3)}; expected one for all: move the files that do not belong "
+                "elsewhere, or export the series again"
+            )
+
+
+def _tagged(keyword: str) -> str:
+    """A field as messages name it: keyword and tag."""
+    from pydicom.tag import Tag
+
+    tag = Tag(keyword)
+    return f"{keyword} ({tag.group:04X},{tag.element:04X})"
 
 
 def _completed(header: "Dataset") -> Iterator[str]:

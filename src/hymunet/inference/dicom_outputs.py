@@ -1,6 +1,7 @@
 """A prediction as DICOM: a segmentation of the image's series, and captures with the outlines."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from hymunet.data.image_cases import ImageCase
     from hymunet.inference.outputs import Targets
     from hymunet.inference.predictor import Prediction, Predictor
+
+_CAPTURE = re.compile(r"[0-9]{4,}\.dcm")
 
 
 class DicomOutputs:
@@ -93,6 +96,7 @@ class DicomOutputs:
         made = make_segmentation(prediction.mask, source, self.segments, self.algorithm)
         if targets.overlay is not None:
             folder = make_folder(targets.overlay)
+            _remove_captures(folder)
             captures = make_captures(_pictures(prediction), source, self.algorithm)
             for number, capture in enumerate(captures, start=1):
                 write_dicom(folder / f"{number:04d}.dcm", capture)
@@ -176,6 +180,20 @@ def _algorithm(predictor: "Predictor", names: Sequence[str], files: Sequence[Pat
     if predictor.tta:
         parameters["tta"] = "8 symmetries"
     return Algorithm(model, f"sha256:{identity[:32]}", parameters)
+
+
+def _remove_captures(folder: Path) -> None:
+    """Removes the captures of an earlier call, which may show another patient: all of them, before
+    the first new one is written. Files that are not called as ours are left alone."""
+    for path in folder.iterdir():
+        if _CAPTURE.fullmatch(path.name) and not path.is_dir():
+            try:
+                path.unlink()
+            except OSError as error:
+                raise HyMUNetError(
+                    f"cannot remove {path}, a capture of an earlier call: "
+                    f"{error.strerror or error}; remove it, or choose another --output"
+                ) from error
 
 
 def _pictures(prediction: "Prediction") -> Iterator[np.ndarray]:
