@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +229,48 @@ def test_options_that_fit_nothing_are_refused(options, words, tmp_path):
     with pytest.raises(HyMUNetError, match=words):
         export(NAME, output=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_image_does_not_stop_the_others(pictures, tmp_path):
+    """By the command of the bundle's own README: all other masks, a last word, exit code 1."""
+    model = toy(tmp_path / "toy.safetensors", *KINDS["squeeze"])
+    bundle = export(model, format="bundle", output=tmp_path / "my bundle").path
+    images = tmp_path / "pictures"
+    shutil.copytree(pictures, images)
+    (images / "b0.png").write_bytes(b"")
+    readme = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    told = next(line for line in readme.splitlines() if line.startswith("python "))
+    places = {"PHOTOS": str(images), "masks": str(tmp_path / "monai"), "python": sys.executable}
+    command = [places.get(word, word) for word in shlex.split(told)]
+    done = subprocess.run(
+        command, cwd=bundle, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    first, second = done.stderr.splitlines()[-2:]
+    assert first == "error: 1 image could not be segmented:"
+    assert str(images / "b0.png") in second
+    assert predict(str(images), model=[model], output=tmp_path / "ours").exit_code == 1
+    assert files(tmp_path / "monai") == files(tmp_path / "ours")
+    assert set(files(tmp_path / "ours")) == {"a.png", "b.png", "below/c.png"}
+
+
+def test_all_images_broken(tmp_path):
+    model = toy(tmp_path / "toy.safetensors", *KINDS["squeeze"])
+    bundle = export(model, format="bundle", output=tmp_path / "bundle").path
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "images" / f"{name}.png").write_bytes(b"no picture")
+    workflow = run(bundle, tmp_path / "images", tmp_path / "monai")
+    with pytest.raises(SystemExit, match=r"2 images could not(.|\n)*a\.png(.|\n)*b\.png"):
+        workflow.finalize()
+    assert files(tmp_path / "monai") == {}
+
+
+def test_the_command_that_is_printed_can_be_pasted(tmp_path, capsys):
+    bundle = tmp_path / "my bundle"
+    assert main(["export", NAME, "--format", "bundle", "--output", str(bundle)]) == 0
+    words = shlex.split(capsys.readouterr().err.partition("to run it: ")[2])
+    assert words[words.index("--bundle_root") + 1] == bundle.as_posix()
+    config = words[words.index("--config_file") + 1]
+    assert Path(config) == bundle / "configs" / "inference.json"

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -78,11 +80,12 @@ def test_the_folder_of_a_packaged_model_is_that_model(tmp_path):
 
 
 def test_export_writes_the_same_folder(tmp_path, capsys):
-    assert main(["export", NAME, "--format", "hub", "--output", str(tmp_path / "out")]) == 0
-    assert "hf upload OWNER/NAME" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["export", NAME, "--format", "hub", "--output", str(tmp_path / "my out")]) == 0
+    words = shlex.split(capsys.readouterr().err.partition("to share it: ")[2])
+    assert words == ["hf", "upload", "OWNER/NAME", str(tmp_path / "my out")]
     folder = hymunet.save_pretrained(NAME, tmp_path / "mine")
     for path in folder.iterdir():
-        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "my out" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_scores_do_not_outlive_the_weights_that_had_them(network, tmp_path):
@@ -134,6 +137,29 @@ def test_licences_in_the_words_of_the_hub(network, info, entries):
     assert {name: value for name, value in found.items() if name.startswith("license")} == entries
 
 
+@pytest.mark.hub
+@pytest.mark.parametrize(
+    ("repo_id", "words"),
+    [
+        ("../..", "is no repository of the Hugging Face Hub .*expected OWNER/NAME"),
+        ("anna/..", "is no repository"),
+        ("anna/a..b", "is no repository"),
+        ("skin", "is no repository"),
+        ("hf://anna", "expected hf://owner/name"),
+        ("hf://anna/skin@main", "revision='main'"),
+    ],
+)
+def test_a_wrong_repository_is_refused_before_anything_is_written(
+    repo_id, words, network, tmp_path, monkeypatch
+):
+    pytest.importorskip("huggingface_hub", reason="NOT TESTED: needs the extra `hub`")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a" / "b"))
+    with pytest.raises(HyMUNetError, match=words):
+        hymunet.push_to_hub(network, repo_id)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 THERE_AND_BACK = """
 import json, sys, torch
 import hymunet
@@ -142,7 +168,7 @@ from hymunet.data.phantoms import draw_lesion
 
 hymunet.push_to_hub(sys.argv[1], "anna/skin")
 network = HyMUNet.from_pretrained("anna/skin")
-print(network.push_to_hub("anna/skin-again", commit_message="again"))
+print(network.push_to_hub("hf://anna/skin-again", commit_message="again"))
 picture = draw_lesion(3, (60, 80)).image
 print(json.dumps(Predictor("hf://anna/skin", device="cpu")(picture).mask.tolist()))
 """

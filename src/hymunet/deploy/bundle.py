@@ -9,10 +9,12 @@ code. https://docs.monai.io/en/latest/mb_specification.html
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hymunet.deploy.own_folder import make_own_folder
 from hymunet.files import make_folder, write_bytes, write_text
 from hymunet.machine import versions
 from hymunet.network.config import HyMUNetConfig
@@ -55,11 +57,13 @@ def write_bundle(source: Path, folder: Path) -> dict[str, Any]:
     """Writes the bundle of a model file and returns its metadata.
 
     Raises:
-        HyMUNetError: If the file cannot be used, or the folder not be written.
+        HyMUNetError: If the file cannot be used, or the folder not be written or holds something
+            else than a bundle.
     """
     from hymunet.evaluation.card import model_card
 
     info, name = read_info(source), model_name(source)
+    make_own_folder(folder, "bundle")
     for part in ("configs", "models", "docs"):
         make_folder(folder / part)
     content = source.read_bytes()
@@ -69,9 +73,21 @@ def write_bundle(source: Path, folder: Path) -> dict[str, Any]:
     _write_json(folder / "configs" / "inference.json", inference_config(info))
     write_text(folder / "configs" / "logging.conf", _LOGGING)
     card = model_card(name, info, len(content))
-    write_text(folder / "docs" / "README.md", f"{card}\n{_how_to_run(name)}")
+    write_text(folder / "docs" / "README.md", f"{card}\n{_how_to_run()}")
     write_text(folder / "LICENSE", _licence(info))
     return metadata
+
+
+def run_command(folder: Path) -> str:
+    """The command that runs the bundle in `folder`, for a shell."""
+    config = folder / "configs" / "inference.json"
+    return shlex.join(
+        (
+            *("python", "-m", "monai.bundle", "run", "--bundle_root", folder.as_posix()),
+            *("--config_file", config.as_posix(), "--dataset_dir", "PHOTOS"),
+            *("--output_dir", "masks"),
+        )
+    )
 
 
 def inference_config(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,6 +128,7 @@ def inference_config(info: Mapping[str, Any]) -> dict[str, Any]:
             "num_workers": 0,
             "collate_fn": {"_target_": f"{_PARTS}.collate", "_mode_": "callable"},
         },
+        "iteration": {"_target_": f"{_PARTS}.Iteration"},
         "inferer": {"_target_": f"{_PARTS}.ProbabilityInferer", "predictor": predictor},
         "postprocessing": {
             "_target_": "Compose",
@@ -125,12 +142,14 @@ def inference_config(info: Mapping[str, Any]) -> dict[str, Any]:
             "device": "@device",
             "val_data_loader": "@dataloader",
             "network": "$@predictor.network",
+            "iteration_update": "@iteration",
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
             # the steps after the network take a batch and its decoded images, each of its own size
             "decollate": False,
         },
         "run": ["$@evaluator.run()"],
+        "finalize": ["$@iteration.conclude()"],
     }
 
 
@@ -224,17 +243,16 @@ def _data_format(
     }
 
 
-def _how_to_run(name: str) -> str:
+def _how_to_run() -> str:
     return (
-        "## How to run this bundle\n\n"
+        "## How to run this bundle\n\nIn its folder, the one that holds `configs/`:\n\n"
         '```\npip install "hymunet[bundle]"\n'
-        f"python -m monai.bundle run --bundle_root {name} "
-        f"--config_file {name}/configs/inference.json "
-        "--dataset_dir PHOTOS --output_dir masks\n```\n\n"
-        "Masks are those of `hymunet predict`, byte for byte. `--threshold 0.4` and "
-        "`--device cpu` override the configuration, as any of its entries can be. The weights are "
-        f"`models/{WEIGHTS}`, which runs no code when it is loaded; tools that ask for the "
-        "specification's pickle `models/model.pt` get it by\n\n"
+        f"{run_command(Path())}\n```\n\n"
+        "Masks are those of `hymunet predict`, byte for byte. An image that cannot be segmented "
+        "does not stop the others: it is named at the end, and the exit code is 1. "
+        "`--threshold 0.4` and `--device cpu` override the configuration, as any of its entries "
+        f"can be. The weights are `models/{WEIGHTS}`, which runs no code when it is loaded; tools "
+        "that ask for the specification's pickle `models/model.pt` get it by\n\n"
         "```python\nimport torch\nfrom safetensors.torch import load_file\n\n"
         f'torch.save(load_file("models/{WEIGHTS}"), "models/model.pt")\n```\n'
     )

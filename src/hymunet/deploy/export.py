@@ -2,6 +2,7 @@
 or the Hugging Face Hub."""
 
 import json as json_library
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -57,7 +58,7 @@ def export(
             card, as the Hugging Face Hub wants them (`hf upload OWNER/NAME FOLDER`).
         output: The file, or the folder; default: beside the model under its name (of a packaged
             model and one of the Hub: in the present folder), where `predict --runtime onnx` finds
-            it.
+            it. A folder must be new, empty, or one that the same format was exported to before.
         precision: How weights are stored: float32, float16 (half the file) or int8 (a quarter of
             it); computing stays float32, so they are smaller, not faster. For onnx and web.
         check: Data set on which the file is compared with the model and the reference masks; of
@@ -109,7 +110,7 @@ def export(
         )
         if format == "torch":
             first = "import torch; " if portable else "import torch, hymunet.scan; "
-            say(console, f'to load it: {first}torch.export.load("{path}").module()')
+            say(console, f"to load it: {first}torch.export.load({str(path)!r}).module()")
     if json:
         print(json_library.dumps(done.metadata, indent=2))
     return done
@@ -118,21 +119,17 @@ def export(
 def _folder(source: Path, folder: Path, format: str, console: Console) -> Exported:
     """A folder with the model file in it."""
     if format == "bundle":
-        from hymunet.deploy.bundle import write_bundle
+        from hymunet.deploy.bundle import run_command, write_bundle
 
         metadata = write_bundle(source, folder)
-        say(
-            console,
-            f"{folder} is written; to run it: python -m monai.bundle run --bundle_root {folder} "
-            f"--config_file {folder / 'configs' / 'inference.json'} --dataset_dir PHOTOS "
-            "--output_dir masks",
-        )
+        say(console, f"{folder} is written; to run it: {run_command(folder)}")
     else:
         from hymunet.deploy.hub import save_pretrained
         from hymunet.network.model_file import read_info
 
         metadata = read_info(save_pretrained(source, folder))
-        say(console, f"{folder} is written; to share it: hf upload OWNER/NAME {folder}")
+        command = shlex.join(("hf", "upload", "OWNER/NAME", str(folder)))
+        say(console, f"{folder} is written; to share it: {command}")
     return Exported(folder, metadata)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hymunet.deploy.own_folder import make_own_folder
 from hymunet.errors import HyMUNetError
 from hymunet.extras import require
-from hymunet.files import make_folder, write_bytes, write_text
-from hymunet.network.hub import CONFIG, WEIGHTS, model_name
+from hymunet.files import write_bytes, write_text
+from hymunet.network.hub import CONFIG, WEIGHTS, hub_address, is_bare_id, model_name
 from hymunet.network.hymunet import HyMUNet
 from hymunet.network.model_file import find_model, read_info, save_model, weights_digest
 
@@ -51,7 +52,7 @@ def save_pretrained(
     Args:
         model: A model file, a run folder or the name of a packaged model, whose file is copied as
             it is; or a network.
-        save_directory: The folder; made when missing, files of these names are replaced.
+        save_directory: The folder; made when missing, one saved before is replaced.
         info: Metadata of a network, as `save_model` takes them. None: those of the model that it
             was loaded from (`HyMUNet.from_pretrained`); where its weights have changed since, only
             what still holds, such as licence, preprocessing and cases seen.
@@ -60,13 +61,19 @@ def save_pretrained(
         The folder.
 
     Raises:
-        HyMUNetError: If the model cannot be used or the folder not be written, or a model file is
-            given with other metadata.
+        HyMUNetError: If the model cannot be used, the folder not be written or holds something else
+            than a saved model, or a model file is given with other metadata.
     """
     folder = Path(save_directory)
+    return _save(model, folder, info, folder.resolve().name)
+
+
+def _save(
+    model: HyMUNet | str | Path, folder: Path, info: dict[str, Any] | None, name: str
+) -> Path:
+    """`save_pretrained`, a network called `name` in its card."""
     if isinstance(model, HyMUNet):
-        make_folder(folder)
-        name = folder.resolve().name
+        make_own_folder(folder, "hub")
         save_model(folder / WEIGHTS, model, _info_of(model) if info is None else info)
     else:
         if info is not None:
@@ -77,7 +84,7 @@ def save_pretrained(
         source = find_model(model)
         name, content = model_name(source), source.read_bytes()
         read_info(source)
-        make_folder(folder)
+        make_own_folder(folder, "hub")
         write_bytes(folder / WEIGHTS, content)
     # from here on the folder says of itself what the file says
     (folder / CONFIG).unlink(missing_ok=True)
@@ -103,7 +110,7 @@ def push_to_hub(
 
     Args:
         model: As in `save_pretrained`.
-        repo_id: `owner/name`.
+        repo_id: `owner/name`, also as `hf://owner/name`.
         info: As in `save_pretrained`.
         private: Whether a new repository can be read by its owner only; None: as the owner's
             settings say.
@@ -116,17 +123,18 @@ def push_to_hub(
         The address of the commit.
 
     Raises:
-        HyMUNetError: If huggingface_hub is missing, the model cannot be used, or the Hub cannot be
-            reached or refuses.
+        HyMUNetError: If huggingface_hub is missing, the model cannot be used, `repo_id` is no name
+            of a repository, or the Hub cannot be reached or refuses.
     """
     require("hub", "uploading to the Hugging Face Hub", "huggingface_hub")
     from huggingface_hub import HfApi
 
     import hymunet
 
+    repo_id = _repository(repo_id)
     api = HfApi(token=token, library_name="hymunet", library_version=hymunet.__version__)
     with TemporaryDirectory() as temporary:
-        folder = save_pretrained(model, Path(temporary) / repo_id.rsplit("/")[-1], info)
+        folder = _save(model, Path(temporary), info, repo_id.split("/")[1])
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             done = api.upload_folder(
@@ -144,6 +152,28 @@ def push_to_hub(
                 "log in (hf auth login) with a token that may write there, with a network"
             ) from error
     return str(done.commit_url)
+
+
+def _repository(repo_id: str) -> str:
+    """`owner/name` of what names a repository to upload to."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    found, revision = hub_address(repo_id) or (repo_id, None)
+    if revision is not None:
+        raise HyMUNetError(
+            f"{repo_id} names a revision; give {found}, and the branch as revision={revision!r}"
+        )
+    reason = "" if is_bare_id(found) else "it has not two parts of letters, digits, '.', '_', '-'"
+    try:
+        validate_repo_id(found)
+    except HFValidationError as error:
+        reason = str(error)
+    if reason:
+        raise HyMUNetError(
+            f"{repo_id} is no repository of the Hugging Face Hub ({reason}); expected OWNER/NAME"
+        )
+    return found
 
 
 def hub_card(name: str, info: Mapping[str, Any], size_bytes: int) -> str:

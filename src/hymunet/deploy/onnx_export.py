@@ -1,6 +1,7 @@
 """A model traced into an ONNX file, a program of torch or a web page, and compared with the model
 before it is kept."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -93,10 +94,10 @@ def write_page(
     from tempfile import TemporaryDirectory
 
     from hymunet.deploy.onnxruntime_web import runtime_files
+    from hymunet.deploy.own_folder import make_own_folder
     from hymunet.deploy.web import write_static_page
-    from hymunet.files import make_folder
 
-    make_folder(folder)
+    make_own_folder(folder, "web")
     runtime_files(onnxruntime_web)  # what cannot be had is said before half a minute of tracing
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "model.onnx"
@@ -105,7 +106,8 @@ def write_page(
     say(
         console,
         f"{folder}: {memory_text(sum(written.values()))}; open {folder / 'index.html'} by a "
-        f"double-click, or serve the folder: python -m http.server --directory {folder}",
+        "double-click, or serve the folder: "
+        f"{shlex.join(('python', '-m', 'http.server', '--directory', str(folder)))}",
     )
     return replace(done, path=folder / "index.html")
 

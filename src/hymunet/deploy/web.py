@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hymunet.deploy.onnxruntime_web import LOADER, SCRIPT, VERSION, WASM, runtime_files
+from hymunet.deploy.own_folder import make_own_folder
 from hymunet.errors import HyMUNetError
 from hymunet.extras import require
 from hymunet.files import make_folder, write_bytes
@@ -38,7 +39,7 @@ def write_static_page(
 
     Args:
         onnx_file: As `hymunet export --format onnx` writes it, for 8-bit pictures.
-        output: Folder, created when missing; files of the same names are replaced.
+        output: Folder, created when missing; an earlier page in it is replaced.
         onnxruntime_web: Folder of the npm package; None: from the user's cache, or by npm.
 
     Returns:
@@ -46,7 +47,7 @@ def write_static_page(
 
     Raises:
         HyMUNetError: If the model is not one for 8-bit pictures of one or three channels, the
-            runtime cannot be had, or the folder cannot be written.
+            runtime cannot be had, or the folder cannot be written or holds something else.
     """
     require("export", "a page with the model inside", "onnx", "onnxruntime")
     info, content = _read_model(Path(onnx_file))
@@ -73,8 +74,9 @@ def write_static_page(
     written |= {f"licences/{name}": text for name, text in _licences(info).items()}
     # last, so that a page that is there is whole
     written["index.html"] = static_index().encode()
-    for folder in (output, output / "page", output / "licences"):
-        make_folder(folder)
+    make_own_folder(output, "web")
+    for part in ("page", "licences"):
+        make_folder(output / part)
     for name, text in written.items():
         write_bytes(output / name, text)
     return {name: len(text) for name, text in written.items()}

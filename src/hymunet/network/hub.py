@@ -139,17 +139,18 @@ def config_of_folder(weights: Path) -> dict[str, Any] | None:
     """The architecture in the `config.json` beside a `model.safetensors`; None without one.
 
     Raises:
-        HyMUNetError: If it is not a JSON object.
+        HyMUNetError: If it is damaged or not a JSON object.
     """
     config = weights.with_name(CONFIG)
     if weights.name != WEIGHTS or not config.is_file():
         return None
     try:
         return dict(json.loads(config.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    # JSON that is nested deeper than Python reads is a RecursionError
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise HyMUNetError(
-            f"{config} cannot be read ({_first_line(error)}); expected a JSON object of the sizes "
-            "of a HyMUNet, as save_pretrained() writes it"
+            f"{config} cannot be read ({_first_line(error)}), it is damaged; expected a JSON "
+            "object of the sizes of a HyMUNet, as save_pretrained() writes it"
         ) from error
 
 

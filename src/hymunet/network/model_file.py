@@ -224,7 +224,7 @@ def read_info(path: Path | str) -> dict[str, Any]:
     try:
         info = json.loads(metadata[_KEY])
         newest, architecture = int(info["format"]), dict(info["architecture"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise HyMUNetError(
             f"the {_KEY!r} metadata of {path} are damaged ({error!r}): expected JSON with a format "
             "number and an architecture; use the file that was written by training"

@@ -67,6 +67,13 @@ def test_the_same_model_gives_the_same_bytes(onnx_file, site, runtime, tmp_path)
     assert written["page/model.js"] == (site / "page" / "model.js").stat().st_size
     for name in written:
         assert (tmp_path / name).read_bytes() == (site / name).read_bytes()
+    # over itself once more, but over nobody else's page
+    assert write_static_page(onnx_file, tmp_path, runtime) == written
+    (tmp_path / "page" / "model.js").unlink()
+    (tmp_path / "index.html").write_text("home", encoding="utf-8")
+    with pytest.raises(HyMUNetError, match="is not empty and holds no web export"):
+        write_static_page(onnx_file, tmp_path, runtime)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == "home"
 
 
 @pytest.mark.parametrize(
