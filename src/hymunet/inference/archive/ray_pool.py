@@ -10,8 +10,9 @@ import json
 import logging
 import math
 import os
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,7 @@ from hymunet.inference.archive.worker import Worker
 from hymunet.inference.job import Job
 
 _STORE_BYTES = 128 * 2**20  # names and measurements need little; Ray would take 30 % of the memory
+_THREADS_SECONDS = 10.0  # for Ray Data's threads to end
 
 
 class RayPool:
@@ -113,9 +115,9 @@ class RayPool:
 
     def outcomes(
         self, rows: Sequence[tuple[int, str]], block: int
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    ) -> Generator[tuple[int, dict[str, Any]], None, None]:
         """Segments images; yields numbers and outcomes as they come, in any order. Images whose
-        worker died do not come back.
+        worker died do not come back. To be closed before the pool is, also after an error.
 
         Args:
             rows: Numbers and JSON of entries.
@@ -150,13 +152,23 @@ class RayPool:
                 max_task_retries=0,
                 **self._resources,
             )
+        before = set(threading.enumerate())
+        batches = iter(
+            dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        )
         try:
-            for batch in dataset.iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=0
-            ):
+            for batch in batches:
                 texts = batch["outcome"].to_pylist()
                 yield from zip(batch["number"].to_pylist(), map(json.loads, texts), strict=True)
         except ray.exceptions.RayError as error:
             raise HyMUNetError(
                 f"Ray failed: {error}; what is done is kept: the same command goes on"
             ) from error
+        finally:
+            # a thread of Ray Data that outlives Ray's end ends this process without a word
+            close = getattr(batches, "close", None)
+            if close is not None:
+                close()
+            for thread in set(threading.enumerate()) - before:
+                if thread.name == "iter_threaded":  # another one waits for ever, and does no harm
+                    thread.join(_THREADS_SECONDS)

@@ -4,7 +4,7 @@ import json as json_library
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hymunet.console import say
 from hymunet.data.remote import is_url
-from hymunet.errors import HyMUNetError
+from hymunet.errors import HyMUNetError, NoRoomError
 from hymunet.extras import require
 from hymunet.inference.archive.manifest import FOLDER, TABLES, Manifest, alone
 from hymunet.inference.archive.pace import Pace, left_text
@@ -150,13 +150,14 @@ def _segment(
             for tries in range(TRIES):
                 for rows in work.waiting(tries, WINDOW):
                     lost = len(rows)
-                    for number, outcome in pool.outcomes(rows, block if tries == 0 else 1):
-                        if outcome["status"] == "stopped":
-                            raise HyMUNetError(_stopped(outcome["reason"], report))
-                        if _finish(work, manifest, report, number, outcome):
-                            through += 1
-                            lost -= 1
-                            advance(through)
+                    with closing(pool.outcomes(rows, block if tries == 0 else 1)) as outcomes:
+                        for number, outcome in outcomes:
+                            if outcome["status"] == "stopped":
+                                raise HyMUNetError(_stopped(outcome["reason"], report))
+                            if _finish(work, manifest, report, number, outcome):
+                                through += 1
+                                lost -= 1
+                                advance(through)
                     if lost == len(rows) > 10 * block:
                         raise HyMUNetError(
                             f"no worker lived to segment one of {plural(lost, 'image')}; look for "
@@ -173,10 +174,13 @@ def _segment(
                     _finish(work, manifest, report, number, outcome)
                     through += 1
                     advance(through)
+            manifest.flush()
+        except NoRoomError as error:
+            _flush_all_the_same(manifest)
+            raise NoRoomError(_stopped(str(error), report)) from error
         except BaseException:
             _flush_all_the_same(manifest)
             raise
-        manifest.flush()
 
 
 def _finish(
