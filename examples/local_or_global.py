@@ -196,14 +196,18 @@ def main(
     return result
 
 
+def bounded(accuracy: float) -> float:
+    """A t-interval knows no bounds, an accuracy has two."""
+    return min(max(accuracy, 0.0), 1.0)
+
+
 def table(result: dict[str, Any]) -> Table:
     """A row a block: parameters, and the accuracy on each task."""
     title = "Pixels that are right, % (95 % interval)"
     grid = Table("one layer of", "parameters", *TASKS, title=title)
     for block, count in result["parameters"].items():
         rows = [result["accuracy"][task][block] for task in TASKS]
-        # a t-interval knows no bounds, an accuracy has two
-        scores = [[100 * min(max(row[k], 0), 1) for k in ("mean", "low", "high")] for row in rows]
+        scores = [[100 * bounded(row[key]) for key in ("mean", "low", "high")] for row in rows]
         cells = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in scores]
         grid.add_row(block, f"{count}", *cells)
     return grid
@@ -222,7 +226,7 @@ def figure(result: dict[str, Any]) -> Any:
     for i, block in enumerate(BLOCKS):
         rows = [result["accuracy"][task][block] for task in TASKS]
         x = np.arange(len(TASKS)) + 0.2 * (i - 1)
-        ends = [[min(max(row[k], 0), 1) for row in rows] for k in ("low", "high")]
+        ends = [[bounded(row[key]) for row in rows] for key in ("low", "high")]
         axes[2].vlines(x, *ends, color=f"C{i}")
         axes[2].plot(x, [r["mean"] for r in rows], "o", color=f"C{i}", label=block)
         axes[3].plot(bins, result["by_distance"][block], "o-", color=f"C{i}")

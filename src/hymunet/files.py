@@ -35,6 +35,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def strangers(folder: Path) -> list[str]:
+    """What lies in a folder, hidden files apart, sorted; nothing where there is no folder."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(item.name for item in found if not item.name.startswith("."))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it over `path` when the block succeeds.

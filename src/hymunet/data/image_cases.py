@@ -7,7 +7,7 @@ is an image of its own.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +80,7 @@ def find_image_cases(
     for place in (one for one in named if one.is_dir()):
         walk = walks[place] = Walk(place)
         for folder, images in walk:
-            root = next((one for one in walks if folder.is_relative_to(one)), None)
-            layout = Layout() if root is None else walks[root].layout
+            root, layout = _said_of(folder, walks)
             cases += group_files(folder, root, _new(images, seen), layout, in_channels)
         notes += _notes_of(walk)
     folders: dict[Path, list[Path]] = {}
@@ -89,8 +88,7 @@ def find_image_cases(
         for path in _new(named_images(one), seen):
             folders.setdefault(path.parent, []).append(path)
     for folder, images in folders.items():
-        root = next((one for one in walks if folder.is_relative_to(one)), None)
-        layout = Layout() if root is None else walks[root].layout
+        root, layout = _said_of(folder, walks)
         cases += group_files(folder, root, sorted(images), layout, in_channels)
     several = [case for case in cases if len(case.files) > 1]
     if several:
@@ -114,15 +112,22 @@ def walk_image_cases(root: Path, in_channels: int, notes: list[str]) -> Iterator
     walk = Walk(root, forget=True)
     several, first = 0, None
     for folder, images in walk:
-        inside = root if folder.is_relative_to(root) else None
         check_names(images)
-        for case in group_files(folder, inside, images, walk.layout, in_channels):
+        inside, layout = _said_of(folder, {root: walk})
+        for case in group_files(folder, inside, images, layout, in_channels):
             if len(case.files) > 1:
                 several, first = several + 1, first or case
             yield case
     notes += _notes_of(walk)
     if first is not None:
         notes.append(_joined(several, first))
+
+
+def _said_of(folder: Path, walks: Mapping[Path, Walk]) -> tuple[Path | None, Layout]:
+    """The first input folder that `folder` lies in, and what it says of the files in it; None and
+    nothing for what lies in none."""
+    root = next((one for one in walks if folder.is_relative_to(one)), None)
+    return root, Layout() if root is None else walks[root].layout
 
 
 def _new(images: Iterable[Path], seen: set[str]) -> list[Path]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hymunet.errors import HyMUNetError
-from hymunet.files import make_folder
+from hymunet.files import make_folder, strangers
 
 # format -> a file of its folder, and what stands near the beginning of that file in ours only
 _MARKS = {
@@ -25,8 +25,7 @@ def make_own_folder(folder: Path, format: str) -> Path:
         HyMUNetError: If it holds anything, hidden files apart, and no export of this format; or as
             `make_folder`.
     """
-    found = folder.iterdir() if folder.is_dir() else ()
-    others = sorted(item.name for item in found if not item.name.startswith("."))
+    others = strangers(folder)
     if others and not _is_own(folder, format):
         raise HyMUNetError(
             f"the folder {folder} is not empty and holds no {format} export "

@@ -255,15 +255,13 @@ def _predict_here(
             tables = f"the tables could not be written ({error})"
         else:
             tables = "measurements.csv and measurements.json hold them"
-    if isinstance(stopped, KeyboardInterrupt):
-        count = f"{len(report.written)} of {plural(len(cases), 'image')}"
-        say(console, f"{count} are segmented and whole, {tables}")
-        raise stopped
     if stopped is not None:
-        raise NoRoomError(
-            f"{stopped}. {len(report.written)} of {plural(len(cases), 'image')} are segmented and "
-            f"whole, {tables}; free the place and give the same command"
-        )
+        count = f"{len(report.written)} of {plural(len(cases), 'image')}"
+        done = f"{count} are segmented and whole, {tables}"
+        if isinstance(stopped, KeyboardInterrupt):
+            say(console, done)
+            raise stopped
+        raise NoRoomError(f"{stopped}. {done}; free the place and give the same command")
     if json:
         print(text)
     else:

@@ -76,12 +76,6 @@ def plain_settings(
     return dict(json.loads(json.dumps(values)))
 
 
-def strangers(folder: Path) -> list[str]:
-    """What lies in a folder, hidden files apart, sorted; nothing where there is no folder."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(item.name for item in found if not item.name.startswith("."))
-
-
 def differing(
     there: Mapping[str, Any],
     now: Mapping[str, Any],

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from hymunet.errors import HyMUNetError
-from hymunet.files import make_folder, write_text
+from hymunet.files import make_folder, strangers, write_text
 from hymunet.machine import processor, versions
 from hymunet.training.options import OPEN, TrainOptions
 from hymunet.training.run_config import (
@@ -26,7 +26,6 @@ from hymunet.training.run_config import (
     config_text,
     differing,
     read_config,
-    strangers,
 )
 
 # what may be left open, in order to be settled when a run begins

@@ -21,10 +21,10 @@ from hymunet.evaluation.out_of_fold import judge_folds
 from hymunet.evaluation.provenance import command_line
 from hymunet.evaluation.summary import headline_means
 from hymunet.evaluation.terminal import print_tables
-from hymunet.files import make_folder
+from hymunet.files import make_folder, strangers
 from hymunet.training.fit import FinishedRun, fit
 from hymunet.training.options import TrainOptions
-from hymunet.training.run_config import changed_options, differing, plain_settings, strangers
+from hymunet.training.run_config import changed_options, differing, plain_settings
 from hymunet.wording import plural
 from hymunet.workflows.after_training import choose_after_training
 from hymunet.workflows.fold_drawing import draw_folds

@@ -10,9 +10,9 @@ from typing import Any
 
 from hymunet.data.masks_io import listed
 from hymunet.errors import HyMUNetError
-from hymunet.files import write_text
+from hymunet.files import strangers, write_text
 from hymunet.training.options import OPEN, TrainOptions
-from hymunet.training.run_config import differing, strangers
+from hymunet.training.run_config import differing
 
 RECORD = "compare.json"
 

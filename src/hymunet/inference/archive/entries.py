@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
+from hymunet.data.dicom_header import names_series
 from hymunet.data.image_cases import ImageCase, find_image_cases, walk_image_cases
 from hymunet.data.remote import find_remote_cases, is_url, place_of
 from hymunet.errors import HyMUNetError
@@ -129,15 +131,15 @@ def _entry(
 def _stamp(path: Path) -> str:
     """Size and time of a file; of a series, FOLDER or FOLDER/UID, those of all files in the folder;
     nothing for what is not there, which reading it will say."""
-    folder = path if path.is_dir() else None if path.exists() else path.parent
     try:
-        if folder is None:
-            status = [path.stat()]
-        else:
-            status = [entry.stat() for entry in os.scandir(folder) if entry.is_file()]
+        place = path.parent if names_series(path) else path
+        status = place.stat()
+        if not S_ISDIR(status.st_mode):
+            return f"{status.st_size}-{status.st_mtime_ns}"
+        slices = [entry.stat() for entry in os.scandir(place) if entry.is_file()]
     except OSError:
         return ""
-    if not status:
+    if not slices:
         return ""
-    size, time = sum(one.st_size for one in status), max(one.st_mtime_ns for one in status)
-    return f"{size}-{time}" if folder is None else f"{len(status)}-{size}-{time}"
+    size, time = sum(one.st_size for one in slices), max(one.st_mtime_ns for one in slices)
+    return f"{len(slices)}-{size}-{time}"

@@ -175,11 +175,10 @@ def _segment(
                     through += 1
                     advance(through)
             manifest.flush()
-        except NoRoomError as error:
+        except BaseException as error:
             _flush_all_the_same(manifest)
-            raise NoRoomError(_stopped(str(error), report)) from error
-        except BaseException:
-            _flush_all_the_same(manifest)
+            if isinstance(error, NoRoomError):
+                raise NoRoomError(_stopped(str(error), report)) from error
             raise
 
 

@@ -54,9 +54,8 @@ class WorkList:
         # nothing of it is needed after a crash: the next call makes it anew
         self._database.executescript(
             "PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA cache_size = -16384;"
-            "CREATE TABLE work (id INTEGER PRIMARY KEY, mask TEXT, label TEXT, stamp TEXT,"
+            "CREATE TABLE work (id INTEGER PRIMARY KEY, mask TEXT UNIQUE, label TEXT, stamp TEXT,"
             " real TEXT UNIQUE, entry TEXT, through INTEGER DEFAULT 0, tries INTEGER DEFAULT 0);"
-            "CREATE UNIQUE INDEX by_mask ON work (mask);"
             "CREATE TABLE others (target TEXT PRIMARY KEY, label TEXT) WITHOUT ROWID"
         )
 
